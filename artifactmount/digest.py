@@ -1,0 +1,64 @@
+"""Digests of content, and where a large file is cut: what two snapshots of equal bytes must agree on for ever.
+
+Everything here is part of the format: other contexts or cut points would make a new version of every file already stored, so the tests
+pin both. This module knows bytes only; it must not know packs, rows, files or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blake3 import blake3
+from pyfastcdc import FastCDC
+
+Digest = bytes
+"""32 bytes of BLAKE3."""
+
+Buffer = bytes | bytearray | memoryview
+
+DIGEST_LENGTH = 32
+SINGLE_LIMIT = 1 << 20
+"""A file of up to this many bytes is one chunk and is never cut."""
+CHUNK_LIMIT = 2 << 20
+"""No chunk of a file is larger."""
+
+_CONTENT_CONTEXT = "artifactmount v1 file content"
+_DIRECTORY_CONTEXT = "artifactmount v1 directory"
+_EMPTY = blake3(b"").digest()
+_CUTTER = FastCDC(1 << 20, min_size=256 << 10, max_size=CHUNK_LIMIT)
+
+
+def chunk_digest(data: Buffer) -> Digest:
+    """The name of a chunk: BLAKE3 of its plain bytes."""
+    return blake3(data).digest()
+
+
+def content_digest(chunk_digests: Sequence[Digest]) -> Digest:
+    """The digest of a file made of these chunks, in order."""
+    if not chunk_digests:
+        return _EMPTY
+    if len(chunk_digests) == 1:
+        return chunk_digests[0]
+    return blake3(b"".join(chunk_digests), derive_key_context=_CONTENT_CONTEXT).digest()
+
+
+def directory_digest(
+    count: int, modes: Buffer, sizes: Buffer, name_lengths: Buffer, names: Buffer, digests: Buffer
+) -> Digest:
+    """The digest of a directory from the column slices of its `count` children, in row order."""
+    hasher = blake3(count.to_bytes(8, "little"), derive_key_context=_DIRECTORY_CONTEXT)
+    for column in (modes, sizes, name_lengths, names, digests):
+        hasher.update(column)
+    return hasher.digest()
+
+
+def cut(buffer: Buffer) -> int:
+    """The length of the first chunk of `buffer`; 0 when it is empty.
+
+    The caller passes what is left of the file, or at least CHUNK_LIMIT bytes of it: the cut depends on no byte further on.
+    """
+    if not buffer:
+        return 0
+    chunk = next(iter(_CUTTER.cut_buf(memoryview(buffer)[:CHUNK_LIMIT])))
+    length: int = chunk.length
+    return length
