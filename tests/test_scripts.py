@@ -1,0 +1,62 @@
+"""The scripts: they parse, refuse nonsense before they do anything, and the build machine runs what developers run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHELL = [
+    ROOT / ".ci" / "run",
+    *sorted(path for path in (ROOT / "scripts").iterdir() if path.suffix in {"", ".sh"} and path.is_file()),
+]
+
+
+def bash(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", *arguments], capture_output=True, text=True, env=os.environ | variables, check=False)
+
+
+@pytest.mark.parametrize("script", SHELL, ids=lambda path: path.name)
+def test_a_script_parses(script: Path) -> None:
+    ran = bash("-n", script)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("script", SHELL, ids=lambda path: path.name)
+def test_a_script_that_is_run_is_executable_and_one_that_is_sourced_is_not(script: Path) -> None:
+    is_program = script.read_text().startswith("#!/usr/bin/env bash\n")
+    assert os.access(script, os.X_OK) == is_program
+    assert is_program == (script.suffix != ".sh")
+
+
+def test_the_build_machine_runs_scripts_test_and_nothing_else() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == ["exec bash scripts/test"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["/nonexistent/folder"], ["a", "b", "c"]])
+def test_quickstart_refuses_what_makes_no_sense_before_it_does_anything(arguments: list[str], tmp_path: Path) -> None:
+    ran = bash(ROOT / "scripts" / "quickstart", *arguments, TMPDIR=str(tmp_path))
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(("usage: ", "not a folder: "))
+    assert ran.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preparing_again_only_compares_a_stamp(tmp_path: Path) -> None:
+    """Nothing that installs is called: neither of the two programs that could is on this PATH."""
+    for name in ("dirname", "sha256sum"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    ran = bash("-c", f'PATH="{tmp_path}"; source "{ROOT}/scripts/environment.sh"; is_prepared test')
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_missing_packages_are_named_when_they_cannot_be_installed(tmp_path: Path) -> None:
+    """On a PATH with nothing of what is needed, and no apt-get either."""
+    ran = bash("-c", f'source "{ROOT}/scripts/environment.sh"; PATH="{tmp_path}"; install_packages test')
+    assert ran.returncode == 1
+    for name in ("python3-venv", "fuse3", "gcc", "pkg-config", "libfuse3-dev", "rsync", "attr"):
+        assert name in ran.stderr.split("sudo apt-get install ")[1]
