@@ -1,0 +1,324 @@
+"""One artifact of a project: where its keys lie, how its log is read, and the one way anything in it is changed: `append`.
+
+Everything here is a generator of steps (see `steps`), so a simulator can run it. This module must not know files, caches or mounts.
+The protocol is described in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from blake3 import blake3
+
+from artifactmount.errors import (
+    ArtifactError,
+    CorruptError,
+    DeniedError,
+    KeyMissingError,
+    NotSentError,
+    OutcomeUnknownError,
+    RefusedError,
+    StoreError,
+)
+from artifactmount.log import (
+    CHECKPOINT_EVERY,
+    Act,
+    Entry,
+    Purge,
+    State,
+    decode_checkpoint,
+    decode_entry,
+    encode_checkpoint,
+    encode_entry,
+    entry_digest,
+    fold,
+    genesis,
+    needs_checkpoint,
+)
+from artifactmount.ranges import PackId, PackRanges
+from artifactmount.steps import Create, Delete, Get, GetMany, ListKeys, Local, Pause, Steps
+
+_log = logging.getLogger(__name__)
+
+_AHEAD = 16  # entries asked for at once when far behind
+_ATTEMPTS = 6  # of one commit; with the pauses below about 6 s, beyond the connection's own time-outs
+_FIRST_PAUSE = 0.1
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _nonce() -> bytes:
+    return os.urandom(16)
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes. `actor` and the time are claims: they are shown, and decide nothing."""
+
+    actor: str
+    tool: str
+    now: Callable[[], str] = field(default=_now)
+    nonce: Callable[[], bytes] = field(default=_nonce)
+    prepare: Callable[[], None] = field(default=_nothing)  # before the first write: is this store one that keeps its promises?
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What `append` did: the state after it, and the entry that took effect (None: there was nothing to do)."""
+
+    state: State
+    entry: Entry | None
+
+
+Make = Callable[[State], Steps[Act | None]]
+"""Decides, on a state, what to append. It is asked again on every newer state, so the whole decision MUST be in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The name of one artifact in one project."""
+
+    project_id: str
+    name: str
+
+    @property
+    def prefix(self) -> str:
+        """What all its keys begin with."""
+        return f"artifacts/{self.name}/"
+
+    def log_key(self, seq: int) -> str:
+        """The slot of one log entry."""
+        return f"{self.prefix}log/{seq:016d}"
+
+    def checkpoint_key(self, seq: int) -> str:
+        """The checkpoint of the log folded up to `seq`."""
+        return f"{self.prefix}state/{seq:016d}"
+
+    def session_prefix(self, session: int) -> str:
+        """What the keys of one session's packs begin with."""
+        return f"{self.prefix}data/{session:016d}/"
+
+    def pack_key(self, pack: PackId) -> str:
+        """The key of a pack."""
+        return f"{self.session_prefix(pack.session)}{pack.number:08d}"
+
+    def empty(self) -> State:
+        """The state before the first entry."""
+        return State.empty(genesis(self.project_id, self.name))
+
+    def apply(self, state: State, data: bytes) -> tuple[State, str | None]:
+        """The state after the entry `data` in the slot behind `state`, and why the entry was refused, if it was.
+
+        Raises CorruptError when it is no entry or does not continue this history; NeedsNewerError when it cannot be understood.
+        """
+        entry = decode_entry(data, state.seq + 1)
+        if entry.prev != state.digest:
+            raise CorruptError(f"the log of {self.name} is broken: entry {entry.seq} does not follow entry {state.seq}")
+        state, refusal = fold(state, entry, entry_digest(data))
+        if refusal is not None:
+            _log.warning("%s: entry %d by %s has no effect: %s", self.name, entry.seq, entry.actor, refusal)
+        return state, refusal
+
+
+def head(artifact: Artifact, state: State | None = None) -> Steps[State]:
+    """The newest state. From a known state it reads the entries after it; from nothing, the newest proven checkpoint and the rest.
+
+    One request when there is nothing new.
+    """
+    ahead = 1
+    if state is None or state.seq < 0:
+        ahead, state = _AHEAD, artifact.empty()
+    jumped = state.seq >= 0
+    while True:
+        entries = yield GetMany(tuple(artifact.log_key(state.seq + 1 + i) for i in range(ahead)))
+        if not jumped and None not in entries:
+            jumped, state = True, (yield from _start(artifact))
+            continue
+        for data in entries:
+            if data is None:
+                return state
+            state, _ = artifact.apply(state, data)
+        ahead, jumped = _AHEAD, True
+
+
+def _start(artifact: Artifact) -> Steps[State]:
+    """The state of the newest checkpoint that its entry proves, or the empty one. Checkpoints are derived: a bad one costs time only."""
+    low, high = 0, 0
+    while not high:  # entries 64, 128, 256 … are there or not: the log is dense
+        probes = [max(low, 1) << i for i in range(_AHEAD)]
+        found = yield GetMany(tuple(artifact.log_key(k * CHECKPOINT_EVERY) for k in probes))
+        there = [k for k, data in zip(probes, found, strict=True) if data is not None]
+        low = max(there, default=0)
+        if len(there) < len(probes):
+            high = min(k for k in probes if k > low)
+    while high - low > 1:
+        probes = sorted({low + (high - low) * i // (_AHEAD + 1) for i in range(1, _AHEAD + 1)} - {low})
+        found = yield GetMany(tuple(artifact.log_key(k * CHECKPOINT_EVERY) for k in probes))
+        low = max((k for k, data in zip(probes, found, strict=True) if data is not None), default=low)
+        high = min((k for k, data in zip(probes, found, strict=True) if data is None and k > low), default=high)
+    for k in range(low, max(low - 3, 0), -1):
+        state = yield from _checkpoint(artifact, k * CHECKPOINT_EVERY)
+        if state is not None:
+            return state
+    return artifact.empty()
+
+
+def _checkpoint(artifact: Artifact, seq: int) -> Steps[State | None]:
+    entry_bytes, checkpoint = yield GetMany((artifact.log_key(seq), artifact.checkpoint_key(seq - 1)))
+    if entry_bytes is None or checkpoint is None:
+        return None
+    entry = decode_entry(entry_bytes, seq)
+    if entry.checkpoint != blake3(checkpoint).digest():
+        _log.warning("%s: the checkpoint before entry %d is not the one it proves; reading the log instead", artifact.name, seq)
+        return None
+    state = decode_checkpoint(checkpoint)
+    if state.seq != seq - 1 or state.digest != entry.prev:
+        return None
+    return state
+
+
+def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Steps[Appended]:
+    """Change the artifact: make an act on the newest state, put it in the next slot, and make it again when the slot was taken.
+
+    Raises OutcomeUnknownError when the entry was sent and neither its success nor its failure could be seen: then nothing may be cleaned
+    up. Any other error means that nothing was committed.
+    """
+    while True:
+        try:
+            act = yield from make(state)
+        except KeyMissingError as missing:
+            # A run or pack that the state names is gone: somebody deleted or moved it, and a newer head says so; or it is lost.
+            newer = yield from head(artifact, state)
+            if newer.seq == state.seq:
+                raise CorruptError(f"{artifact.name}: {missing}") from missing
+            state = newer
+            continue
+        if act is None:
+            return Appended(state, None)
+        yield Local(writer.prepare)
+        entry = Entry(state.seq + 1, state.digest, writer.nonce(), writer.now(), writer.actor, writer.tool, act)
+        if needs_checkpoint(entry.seq):
+            entry = yield from _with_checkpoint(artifact, state, entry)
+        data = encode_entry(entry)
+        winner = yield from _claim(artifact, entry.seq, data)
+        state, refusal = artifact.apply(state, winner)
+        if winner == data:
+            if refusal is not None:
+                raise RefusedError(f"{artifact.name}: {refusal}")
+            return Appended(state, entry)
+        state = yield from head(artifact, state)
+
+
+def _with_checkpoint(artifact: Artifact, state: State, entry: Entry) -> Steps[Entry]:
+    checkpoint = encode_checkpoint(state)
+    yield Create(artifact.checkpoint_key(state.seq), checkpoint)  # already there: by another writer, of the same bytes
+    return Entry(
+        entry.seq,
+        entry.prev,
+        entry.nonce,
+        entry.time,
+        entry.actor,
+        entry.tool,
+        entry.act,
+        checkpoint=blake3(checkpoint).digest(),
+    )
+
+
+def _claim(artifact: Artifact, seq: int, data: bytes) -> Steps[bytes]:
+    """Put an entry in its slot; returns what is in the slot then.
+
+    No answer but "created" is believed. After any other the slot is read: these bytes, another writer's, or empty; then the same bytes are
+    sent again, so that a first attempt that arrives late does no harm. Taking an unknown outcome for a failure, and deleting the files of
+    that commit, is the most repeated data loss of this architecture (apache/iceberg#3717, duckdb/duckdb-iceberg#1120).
+    """
+    key, sent, pause = artifact.log_key(seq), False, _FIRST_PAUSE
+    failure: StoreError | None = None
+    for _ in range(_ATTEMPTS):
+        try:
+            if (yield Create(key, data)):
+                return data
+            sent = True
+        except NotSentError as error:
+            failure = error
+            if isinstance(error, DeniedError) and not sent:
+                raise
+        except StoreError as error:
+            failure, sent = error, True
+        try:
+            slot: bytes = yield Get(key)
+            return slot
+        except KeyMissingError:
+            pass
+        except StoreError as error:
+            failure = error
+        yield Pause(pause)
+        pause *= 2
+    if not sent and failure is not None:
+        raise failure
+    raise OutcomeUnknownError(
+        f"{artifact.name}: entry {seq} was sent, but the store did not say whether it took effect ({failure}); "
+        f"nothing was cleaned up; look with `artifactmount log {artifact.name}` and run the command again"
+    )
+
+
+def put(key: str, data: bytes) -> Steps[bool]:
+    """Store bytes under a key of one's own. False: the key holds other bytes, take another. Raises StoreError after some tries."""
+    pause = _FIRST_PAUSE
+    for attempt in range(_ATTEMPTS):
+        try:
+            if (yield Create(key, data)):
+                return True
+            same: bool = (yield Get(key)) == data
+            return same
+        except DeniedError:
+            raise
+        except StoreError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        yield Pause(pause)
+        pause *= 2
+    raise AssertionError("unreachable")
+
+
+def finish_trash(artifact: Artifact, state: State, writer: Writer) -> Steps[State]:
+    """Delete what a commit left to be deleted, confirm it is gone, and say so in the log. Where this may not be done: later, by others."""
+    if not state.trash:
+        return state
+    packs = list(state.trash)
+    try:
+        yield Delete(tuple(artifact.pack_key(pack) for pack in packs))
+        left: set[str] = set()
+        for session in sorted({pack.session for pack in packs}):
+            left |= yield from session_keys(artifact, session)
+    except ArtifactError as error:
+        _log.info("%s: the trash was left for later: %s", artifact.name, error)
+        return state
+    gone = PackRanges.of(pack for pack in packs if artifact.pack_key(pack) not in left)
+
+    def purge(newest: State) -> Steps[Act | None]:
+        yield from ()
+        rest = PackRanges.of(pack for pack in gone if pack in newest.trash)
+        return Purge(rest) if rest else None
+
+    return (yield from append(artifact, state, purge, writer)).state
+
+
+def session_keys(artifact: Artifact, session: int) -> Steps[set[str]]:
+    """The keys that a session's prefix holds now."""
+    prefix, after, keys = artifact.session_prefix(session), "", set[str]()
+    while True:
+        page = yield ListKeys(prefix, after)
+        keys |= {item.key for item in page}
+        if len(page) < 1000:
+            return keys
+        after = page[-1].key

@@ -1,0 +1,38 @@
+"""A version's card: its note and metadata. It is stored beside the version's run, so it leaves the bucket with the version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from artifactmount.errors import CorruptError, UsageError
+
+CARD_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a user says of a version. `metadata` holds JSON values."""
+
+    note: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Canonical JSON. Raises UsageError beyond 1 MiB."""
+        text = json.dumps({"metadata": self.metadata, "note": self.note}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        if len(text) > CARD_LIMIT:
+            raise UsageError(f"note and metadata come to {len(text)} bytes (limit {CARD_LIMIT}); put them in a file instead")
+        return text.encode()
+
+    @staticmethod
+    def decode(data: bytes) -> Card:
+        """Raises CorruptError."""
+        try:
+            fields = json.loads(data)
+            note, metadata = fields["note"], fields["metadata"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CorruptError(f"a version's card cannot be read: {error}") from None
+        if not isinstance(note, str) or not isinstance(metadata, dict):
+            raise CorruptError("a version's card has the wrong fields")
+        return Card(note, metadata)

@@ -1,0 +1,208 @@
+"""The runs, cards, manifest tables and known chunks of one artifact: read from the store once, then from the cache.
+
+Blocking code. Runs are cached by digest, never by number, and a table is used only when its root digest is the version's; so nothing here
+can serve one version for another, however old the state is that it is asked with. This module must not know staging folders or mounts.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from blake3 import blake3
+
+from artifactmount.artifact import Artifact
+from artifactmount.cache import Cache
+from artifactmount.cache.places import PlaceIndex
+from artifactmount.card import Card
+from artifactmount.errors import CorruptError, NotFoundError
+from artifactmount.log import State, Version
+from artifactmount.manifest import Table
+from artifactmount.merge import merge
+from artifactmount.pack import compress, decode, open_chunk
+from artifactmount.rows import Change
+from artifactmount.run import Run, RunBuilder
+from artifactmount.store import Store
+
+#: A run is stored in pieces of this size, each a chunk of the version's metadata packs.
+PIECE = 4 << 20
+#: A piece may unpack to this many times its size: what a hostile store can make a client allocate is bounded by what it sends.
+RATIO_LIMIT = 256
+_PARALLEL = 8
+
+
+def read_in_place(path: str) -> memoryview:
+    """A cache file, mapped. These are written whole and renamed, never truncated, so a mapping cannot fault (SIGBUS)."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+
+
+class Catalog:
+    """What the versions of one artifact hold. `version` arguments come from a state of that artifact."""
+
+    def __init__(self, store: Store, cache: Cache, artifact: Artifact) -> None:
+        self._store, self._cache, self.artifact = store, cache, artifact
+        self._runs: dict[bytes, Run] = {}
+
+    def card(self, version: Version) -> Card:
+        """Note and metadata of a version. Raises KeyMissingError when a newer state no longer has it, CorruptError."""
+        key = b"card" + blake3(f"{self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}".encode()).digest()
+        cached = self._cache.state_get(key)
+        if cached is None:
+            cached = self._fetch(version)[0]
+            self._cache.state_put(key, cached)
+        return Card.decode(cached)
+
+    def run(self, version: Version) -> Run:
+        """The delta of a version against the live version before it."""
+        return self._load(version, version.metadata.run)
+
+    def full(self, version: Version) -> Run:
+        """The whole manifest that is stored beside a version's delta. Only for versions that have one."""
+        assert version.metadata.full is not None
+        return self._load(version, version.metadata.full)
+
+    def full_bytes(self, state: State, delta: Run) -> bytes:
+        """The whole manifest of the version that `delta` makes on the newest live one, as a run against nothing.
+
+        Places are copied from the runs that name them, row by row: a place is live because a run of a live version names it, and another
+        place of the same digest may go sooner.
+        """
+        assert state.highest is not None
+        chain = [state.versions[n] for n in state.chain(state.highest)]
+        digests = _chain_digests(chain)
+        runs = {run.digest: run for run in (*self._load_all(chain, digests), delta)}
+        table = Table(memoryview(merge(self.table(state, state.highest), [delta])), check=False)
+        builder = RunBuilder()
+        for key, name, row in table.walk():
+            origin, at = table.origin(row)
+            run = runs[table.origins[origin]]
+            chunks = run.chunks(at)
+            builder.add(
+                key,
+                name,
+                Change.ADDED,
+                run.mode(at),
+                run.size(at),
+                run.mtime(at),
+                run.digest_of(at),
+                run.target(at),
+                b"".join(chunk.digest for chunk in chunks),
+                [chunk.place for chunk in chunks],
+            )
+        return builder.finish()
+
+    def loaded(self, digest: bytes) -> Run | None:
+        """A run that was asked for before."""
+        return self._runs.get(digest)
+
+    def table(self, state: State, number: int) -> Table:
+        """The manifest of a live version: from the cache, or merged from the newest table cached and the runs after it."""
+        version = state.versions.get(number)
+        if version is None:
+            raise NotFoundError(f"no version {self.artifact.name}:v{number}")
+        chain = [state.versions[n] for n in state.chain(number)]
+        digests = _chain_digests(chain)
+        base: Table | None = None
+        known = 0
+        for length in range(len(digests), 0, -1):
+            path = self._cache.file_path("tables", _chain_name(digests[:length]))
+            if path is not None and (base := _open_table(path, chain[length - 1].digest)) is not None:
+                known = length
+                break
+        if base is not None and known == len(chain):
+            return base
+        buffer = merge(base, self._load_all(chain[known:], digests[known:]))
+        table = Table(memoryview(buffer), check=False)
+        if table.root != version.digest:
+            raise CorruptError(f"{self.artifact.name}:v{number}: its files do not add up to its digest")
+        path = self._cache.put_file("tables", _chain_name(digests), [buffer])
+        return table if path is None else Table(read_in_place(path), check=False)
+
+    def places(self, state: State) -> PlaceIndex:
+        """Where the chunks of the live versions lie, as of `state`. A place counts only while a live run names it."""
+        index = PlaceIndex(self._cache, blake3(f"{self.artifact.project_id} {self.artifact.name}".encode()).digest()[:16])
+        live = {version.metadata.run: version for version in state.versions.values()}
+        indexed = index.synced_runs()
+        if not indexed <= live.keys():
+            # A run that went may have been the only one to name a place. Rare (deletions), so the simple way: start again.
+            index.reset()
+            indexed = set()
+        for digest, version in live.items():
+            if digest not in indexed:
+                index.add_run(digest, ((chunk.digest, chunk.place) for chunk in self.run(version).all_chunks()))
+        return index
+
+    def _load_all(self, versions: list[Version], digests: list[bytes]) -> list[Run]:
+        if len(versions) == 1:
+            return [self._load(versions[0], digests[0])]
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            return list(pool.map(self._load, versions, digests))
+
+    def _load(self, version: Version, digest: bytes) -> Run:
+        run = self._runs.get(digest)
+        if run is not None:
+            return run
+        path = self._cache.file_path("runs", digest.hex())
+        if path is None:
+            _, delta, full = self._fetch(version)
+            content = delta if digest == version.metadata.run else full
+            run = Run(content, digest)
+            path = self._cache.put_file("runs", digest.hex(), [content])
+            if path is not None:
+                run = Run(read_in_place(path), digest, check=False)
+        else:
+            view = read_in_place(path)
+            run = Run(view, digest, check=blake3(view).digest() != digest)
+        self._runs[digest] = run
+        return run
+
+    def _fetch(self, version: Version) -> tuple[bytes, bytes, bytes]:
+        """Card, delta and full table (or nothing) of a version, from its metadata packs."""
+        metadata = version.metadata
+        wanted = metadata.run_length + metadata.full_length
+        pieces: list[bytes] = []
+        total = 0
+        for pack in metadata.packs:
+            stored = self._store.get(self.artifact.pack_key(pack))
+            for row in decode(stored):
+                if row.plain > max(RATIO_LIMIT * row.stored, 4096) or total > wanted + (1 << 20):
+                    raise CorruptError(f"{self.artifact.pack_key(pack)} holds more than its version says")
+                pieces.append(open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest))
+                total += row.plain
+        card, columns = pieces[0] if pieces else b"", b"".join(pieces[1:])
+        delta, full = columns[: metadata.run_length], columns[metadata.run_length :]
+        if len(columns) != wanted or blake3(delta).digest() != metadata.run or (full and blake3(full).digest() != metadata.full):
+            raise CorruptError(f"{self.artifact.name}: the metadata of a version is not what its log says")
+        return card, delta, full
+
+
+def _chain_digests(chain: list[Version]) -> list[bytes]:
+    """The runs to merge: the first version's whole manifest if it has one, else its delta against nothing; then the deltas."""
+    return [chain[0].metadata.full or chain[0].metadata.run, *(link.metadata.run for link in chain[1:])]
+
+
+def _chain_name(digests: Iterable[bytes]) -> str:
+    return blake3(b"".join(digests)).hexdigest()
+
+
+def _open_table(path: str, root: bytes) -> Table | None:
+    try:
+        table = Table(read_in_place(path))
+    except (CorruptError, OSError):
+        return None  # the cache may be damaged or swept: it is only a cache
+    return table if table.root == root else None
+
+
+def pieces_of(columns: bytes) -> Iterable[tuple[bytes, bytes, int]]:
+    """A run's bytes as chunks for a metadata pack: (stored bytes, digest, plain length)."""
+    for start in range(0, len(columns), PIECE):
+        piece = columns[start : start + PIECE]
+        _, stored = compress(piece)
+        if len(piece) > max(RATIO_LIMIT * len(stored), 4096):
+            stored = piece
+        yield stored, blake3(piece).digest(), len(piece)

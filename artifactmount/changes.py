@@ -1,0 +1,180 @@
+"""What a staging folder changes against a version, as the rows of a run; the content of what is new goes to a packer on the way.
+
+Brings scan, content and packer together. Must not know the log.
+"""
+
+from __future__ import annotations
+
+from artifactmount.content import Chunk, Content, ContentReader
+from artifactmount.digest import SINGLE_LIMIT, chunk_digest
+from artifactmount.errors import StagingError
+from artifactmount.manifest import MISSING, Table
+from artifactmount.merge import diff
+from artifactmount.packer import Packer
+from artifactmount.progress import Progress
+from artifactmount.rows import Change, Kind, kind_of, path_of
+from artifactmount.run import RunBuilder
+from artifactmount.scan import Found, Scan
+from artifactmount.staging import Staging, file_mode
+from artifactmount.steps import Steps
+
+#: A file from this size on has packs of its own.
+LARGE = 8 << 20
+
+
+class Changes:
+    """Makes the delta of one staging folder, first against the version it was scanned with, later perhaps against others."""
+
+    def __init__(self, staging: Staging, reader: ContentReader, packer: Packer, progress: Progress) -> None:
+        self._staging, self._reader, self._packer, self._progress = staging, reader, packer, progress
+        self._chunk_lists: dict[
+            bytes, bytes
+        ] = {}  # of files of several chunks, by content digest: to be made again after a lost slot
+
+    def from_scan(self, scan: Scan) -> Steps[RunBuilder]:
+        """Read what must be read and give the rows that differ from `scan.base`. Listings learn the digests found."""
+        builder, base = RunBuilder(), scan.base
+        for found, read in self._reader.small(scan.found(), self._must_read):
+            if found.listing is None:
+                builder.add(found.key, found.name, Change.REMOVED, base.mode(found.old), base.size(found.old))
+                continue
+            mode, size, mtime, digest = (
+                found.listing.modes[found.row],
+                found.listing.size(found.row),
+                found.listing.mtime(found.row),
+                found.listing.digest(found.row),
+            )
+            target = chunks = b""
+            kind = kind_of(mode)
+            if kind is Kind.SYMLINK:
+                target = self._staging.target(found.path)
+                size, mtime, digest = len(target), 0, chunk_digest(target)
+                found.listing.learn(found.row, digest)
+            elif kind is Kind.FILE and read is None and digest is not None and size <= SINGLE_LIMIT:
+                chunks = digest if size else b""
+            elif kind is Kind.FILE:
+                if read is None:
+                    content = yield from self._read_large(found.path, size)
+                else:
+                    content, chunk = read
+                    if chunk is not None:
+                        yield from self._add(chunk, large=False)
+                    self._progress.advance(content.status.st_size, 1)
+                status = content.status
+                mode, size, mtime = file_mode(status), status.st_size, status.st_mtime_ns
+                digest, chunks = content.digest, content.chunk_digests
+                found.listing.learn(found.row, digest, status)
+            self._row(builder, base, found, mode, size, mtime, digest, target, chunks)
+        return builder
+
+    @staticmethod
+    def _row(
+        builder: RunBuilder,
+        base: Table,
+        found: Found,
+        mode: int,
+        size: int,
+        mtime: int,
+        digest: bytes | None,
+        target: bytes,
+        chunks: bytes,
+    ) -> None:
+        """Add a row, unless it is what the base has."""
+        if kind_of(mode) is Kind.DIRECTORY:
+            builder.add(found.key, found.name, Change.ADDED if found.old == MISSING else Change.CHANGED, mode, 0)
+            return
+        assert digest is not None
+        change = Change.ADDED
+        if found.old != MISSING:
+            change = Change.CHANGED
+            if (base.mode(found.old), base.size(found.old), base.digest(found.old)) == (mode, size, digest):
+                return
+        builder.add(found.key, found.name, change, mode, size, mtime, digest, target, chunks)
+
+    def between(self, base: Table, table: Table) -> RunBuilder:
+        """The delta from `base` to `table`, the staging folder's own manifest: for a base that is not the one it was scanned with.
+
+        Raises StagingError when a file that must be read again is not what it was.
+        """
+        builder = RunBuilder()
+        for key, name, old, new in diff(base, table):
+            if new == MISSING:
+                builder.add(key, name, Change.REMOVED, base.mode(old), base.size(old))
+                continue
+            change = Change.ADDED if old == MISSING else Change.CHANGED
+            mode, size, path = table.mode(new), table.size(new), path_of(key, name)
+            if kind_of(mode) is Kind.DIRECTORY:
+                builder.add(key, name, change, mode, 0)
+                continue
+            digest, target, chunks = table.digest(new), b"", b""
+            if kind_of(mode) is Kind.SYMLINK:
+                target = self._staging.target(path)
+                if chunk_digest(target) != digest:
+                    raise self._changed(path)
+            elif size:
+                chunks = digest if size <= SINGLE_LIMIT else self._chunk_list(path, digest)
+            builder.add(key, name, change, mode, size, table.mtime(new), digest, target, chunks)
+        return builder
+
+    def upload(self, builder: RunBuilder, needed: set[bytes]) -> Steps[None]:
+        """Read the files of `builder` again that hold the `needed` chunks, and hand these to the packer.
+
+        For chunks that were counted on elsewhere and are no longer live there, and for packs that would have been kept in part.
+        """
+        for key, name, size, chunk_digests in builder.files():
+            if needed.isdisjoint(chunk_digests):
+                continue
+            path = path_of(key, name)
+            if size > SINGLE_LIMIT:
+                content = yield from self._read_large(path, size)
+                found = [content.chunk_digests[i : i + 32] for i in range(0, len(content.chunk_digests), 32)]
+            else:
+                read = self._reader.one(path)
+                if read is None or read[1] is None:
+                    raise self._changed(path)
+                found = [read[0].digest]
+                yield from self._add(read[1], large=False)
+            if found != chunk_digests:
+                raise self._changed(path)
+            needed.difference_update(found)
+
+    def _must_read(self, found: Found) -> bool:
+        """Whether a small file's bytes are needed: its digest is unknown, or nobody has its chunk."""
+        if found.listing is None or kind_of(found.listing.modes[found.row]) is not Kind.FILE:
+            return False
+        size, digest = found.listing.size(found.row), found.listing.digest(found.row)
+        if size > SINGLE_LIMIT:
+            return False
+        return digest is None or (size > 0 and not self._reader.known(digest))
+
+    def _read_large(self, path: bytes, size: int) -> Steps[Content]:
+        content: Content | None = None
+        for part in self._reader.large(path):
+            if isinstance(part, Content):
+                content = part
+                break
+            for chunk in part:
+                yield from self._add(chunk, large=size >= LARGE)
+                self._progress.advance(chunk.plain, 0)
+        yield from self._packer.end_large()
+        assert content is not None  # the reader ends with the content, or raises
+        self._progress.advance(0, 1)
+        self._chunk_lists[content.digest] = content.chunk_digests
+        return content
+
+    def _add(self, chunk: Chunk, *, large: bool) -> Steps[None]:
+        if chunk.stored is not None and chunk.digest not in self._packer:
+            yield from self._packer.add(chunk.digest, chunk.plain, chunk.stored, large=large)
+
+    def _chunk_list(self, path: bytes, digest: bytes) -> bytes:
+        if digest not in self._chunk_lists:
+            *_, content = self._reader.large(path)
+            if not isinstance(content, Content) or content.digest != digest:
+                raise self._changed(path)
+            self._chunk_lists[digest] = content.chunk_digests
+        return self._chunk_lists[digest]
+
+    def _changed(self, path: bytes) -> StagingError:
+        return StagingError(
+            f"{self._staging.show(path)} changed while the snapshot was taken; nothing was committed, run it again"
+        )

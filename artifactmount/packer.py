@@ -1,0 +1,126 @@
+"""Chunks into packs: what one snapshot uploads, and where each chunk of it lies.
+
+Small files share packs in path order; a large file has packs of its own, because it mostly dies whole. Yields steps; knows no staging and
+no manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import count
+
+from artifactmount.artifact import Artifact, put
+from artifactmount.pack import PACK_LIMIT, TARGET, PackBuilder, Place, decode
+from artifactmount.ranges import PackId
+from artifactmount.steps import Join, Spawn, Steps
+
+
+@dataclass(slots=True)
+class _Upload:
+    """One pack of this session: its chunks, and its id once it is stored."""
+
+    digests: list[bytes]
+    pack: PackId | None = None
+    places: list[Place] = field(default_factory=list)
+
+
+class Packer:
+    """The packs of one session. `session` opens it when first asked: the session's id is known only then."""
+
+    def __init__(self, artifact: Artifact, session: Callable[[], Steps[int]]) -> None:
+        self._artifact, self._session = artifact, session
+        self._numbers = count()
+        self._shared, self._own = PackBuilder(), PackBuilder()
+        self._pending: set[bytes] = set()  # in a pack that is not finished, or on its way
+        self._uploads: list[_Upload] = []
+        self._joined = 0
+        self._where: dict[bytes, tuple[int, int]] = {}  # digest -> upload, chunk in it
+        self.used: list[PackId] = []  # every pack stored, metadata packs too
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._pending or digest in self._where
+
+    def add(self, digest: bytes, plain: int, stored: bytes, *, large: bool = False) -> Steps[None]:
+        """Add a chunk this session has not. `large`: it belongs to a large file, whose chunks come one after the other."""
+        builder = self._own if large else self._shared
+        if builder.size + len(stored) > (PACK_LIMIT if large else TARGET) and len(builder):
+            yield from self._send(large)
+            builder = self._own if large else self._shared
+        builder.add(digest, plain, stored)
+        self._pending.add(digest)
+
+    def end_large(self) -> Steps[None]:
+        """The large file is done: its last pack goes."""
+        yield from self._send(True)
+
+    def finish(self) -> Steps[None]:
+        """Send what is left and wait until everything is stored."""
+        yield from self._send(False)
+        yield from self._send(True)
+        stored = yield Join()
+        for upload, pack in zip(self._uploads[self._joined :], stored, strict=True):
+            upload.pack = pack
+            self.used.append(pack)
+            upload.places = [Place(pack, place.offset, place.stored, place.plain) for place in upload.places]
+        for index in range(self._joined, len(self._uploads)):
+            self._where.update((digest, (index, i)) for i, digest in enumerate(self._uploads[index].digests))
+        self._joined = len(self._uploads)
+        self._pending.clear()
+
+    def find(self, digest: bytes) -> Place | None:
+        """Where this session stored a chunk (after `finish`)."""
+        where = self._where.get(digest)
+        return None if where is None else self._uploads[where[0]].places[where[1]]
+
+    def store(self, chunks: Iterable[tuple[bytes, bytes, int]]) -> Steps[list[PackId]]:
+        """Store these chunks (stored bytes, digest, plain length) in packs of their own, in order: a version's metadata."""
+        builder, sent = PackBuilder(), 0
+        for stored, digest, plain in chunks:
+            if builder.size + len(stored) > PACK_LIMIT and len(builder):
+                yield from self._spawn(builder)
+                builder, sent = PackBuilder(), sent + 1
+            builder.add(digest, plain, stored)
+        yield from self._spawn(builder)
+        packs: list[PackId] = yield Join()
+        self.used += packs
+        return packs
+
+    def forget_partly_used(self, used: set[bytes]) -> list[PackId]:
+        """Forget every pack of which not all chunks are used; returns them.
+
+        A pack is kept whole or not at all, so that "partly dead" follows from the runs alone (docs/protocol.md).
+        """
+        spoilt = [upload for upload in self._uploads if upload.pack is not None and not used.issuperset(upload.digests)]
+        for upload in spoilt:
+            for digest in upload.digests:
+                if self._where.get(digest, (-1, 0))[0] == self._uploads.index(upload):
+                    del self._where[digest]
+        packs = [upload.pack for upload in spoilt if upload.pack is not None]
+        for upload in spoilt:
+            upload.digests, upload.places = [], []
+        return packs
+
+    def _send(self, large: bool) -> Steps[None]:
+        builder = self._own if large else self._shared
+        if not len(builder):
+            return
+        if large:
+            self._own = PackBuilder()
+        else:
+            self._shared = PackBuilder()
+        rows = yield from self._spawn(builder)
+        places = [Place(PackId(0, 0), row.offset, row.stored, row.plain) for row in rows]
+        self._uploads.append(_Upload([row.digest for row in rows], None, places))
+
+    def _spawn(self, builder: PackBuilder) -> Steps[list]:  # type: ignore[type-arg]
+        session = yield from self._session()
+        content = builder.finish()
+        yield Spawn(self._put(session, content))
+        return decode(content)
+
+    def _put(self, session: int, content: bytes) -> Steps[PackId]:
+        while True:  # a number is taken only by bytes that an earlier process of this session stored
+            pack = PackId(session, next(self._numbers))
+            if (yield from put(self._artifact.pack_key(pack), content)):
+                return pack

@@ -1,0 +1,227 @@
+"""A project: a place (an S3 prefix or a folder), its identity, and the newest known state of each of its artifacts.
+
+Knows how places are named and configured. Must not know what is in a version.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from blake3 import blake3
+
+import artifactmount
+from artifactmount.artifact import Artifact, Writer, head
+from artifactmount.cache import Cache
+from artifactmount.catalog import Catalog
+from artifactmount.errors import CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, ProjectMismatchError, UsageError
+from artifactmount.log import State, decode_checkpoint, encode_checkpoint
+from artifactmount.names import check_artifact
+from artifactmount.pins import Pins
+from artifactmount.steps import drive
+from artifactmount.store import Store, probe
+from artifactmount.store.folder import FolderStore
+from artifactmount.store.s3 import S3Store
+
+PROJECT_KEY = "project.json"
+FORMAT = 1
+
+
+class Project:
+    """An open project. `create`: make it when the place is empty (a folder's first snapshot, or `init`)."""
+
+    def __init__(self, store: Store, cache: Cache, state_directory: str, *, create: bool = False) -> None:
+        self.store, self.cache, self.url = store, cache, store.url
+        self.pins = Pins(store.url, state_directory)
+        self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self._before_writing)
+        self._states: dict[str, State] = {}
+        self._catalogs: dict[str, Catalog] = {}
+        self._probed = False
+        self.created = False
+        self._document = self._open(create)
+        self.id: str = _identity(self._document)
+        self.pins.check_project(self.id)
+
+    def _open(self, create: bool) -> bytes:
+        try:
+            return self.store.get(PROJECT_KEY)
+        except KeyMissingError:
+            if not create:
+                raise NotFoundError(
+                    f"no project at {self.url}; make one with `artifactmount --project {self.url} init`"
+                ) from None
+        if self.pins.known():
+            raise ProjectMismatchError(
+                f"{self.url} held a project before and is empty now: refused. If it was emptied on purpose, remove {self.pins.path}"
+            )
+        document = _document()
+        self.created = self.store.create(PROJECT_KEY, document)
+        return document if self.created else self.store.get(PROJECT_KEY)
+
+    def _before_writing(self) -> None:
+        """Once per process: make sure this store refuses to overwrite. Raises RefusedError for one that would not."""
+        if not self._probed:
+            probe(self.store, PROJECT_KEY, self._document)
+            self._probed = True
+
+    def artifact(self, name: str) -> Artifact:
+        """The artifact of that name, whether it exists or not. Raises UsageError for a bad name."""
+        return Artifact(self.id, check_artifact(name))
+
+    def names(self) -> list[str]:
+        """All artifacts of the project, in order."""
+        found: list[str] = []
+        while True:
+            page = self.store.list_prefixes("artifacts/", found[-1] if found else "")
+            found += page
+            if len(page) < 1000:
+                return found
+
+    def known(self, name: str) -> State | None:
+        """The newest state this process or the cache knows, without asking the store."""
+        state = self._states.get(name)
+        if state is None and (cached := self.cache.state_get(self._state_key(name))) is not None:
+            try:
+                state = self._states[name] = decode_checkpoint(cached)
+            except (CorruptError, NeedsNewerError):
+                return None
+        return state
+
+    def refresh(self, name: str) -> State:
+        """The newest state of an artifact; seq is −1 when it does not exist. One request when there is nothing new.
+
+        Raises ProjectMismatchError when its history does not continue what was seen before.
+        """
+        known = self.known(name)
+        state = drive(self.store, head(self.artifact(name), known))
+        if known is None or state.seq != known.seq:
+            self.remember(name, state)
+        return state
+
+    def existing(self, name: str) -> State:
+        """`refresh`, or NotFoundError when the artifact has no version."""
+        state = self.refresh(name)
+        if not state.versions:
+            raise NotFoundError(f"no artifact {name} in {self.url}; `artifactmount ls` lists what there is")
+        return state
+
+    def remember(self, name: str, state: State) -> None:
+        """Keep a newer state, in the cache and as a pin."""
+        if state.seq < 0:
+            self._check_pin(name, state)
+            return
+        self._check_pin(name, state)
+        self._states[name] = state
+        self.cache.state_put(self._state_key(name), encode_checkpoint(state))
+        self.pins.advance(name, state.seq, state.digest)
+
+    def catalog(self, name: str) -> Catalog:
+        """The runs and tables of an artifact."""
+        if name not in self._catalogs:
+            self._catalogs[name] = Catalog(self.store, self.cache, self.artifact(name))
+        return self._catalogs[name]
+
+    def _check_pin(self, name: str, state: State) -> None:
+        pin = self.pins.get(name)
+        if pin is None or name in self._states:
+            return  # a state that this process extended entry by entry continues the one it began with, which was checked
+        seq, digest = pin
+        if state.seq > seq:
+            digest_now = blake3(self.store.get(self.artifact(name).log_key(seq))).digest()
+        else:
+            digest_now = state.digest if state.seq == seq else b""
+        if digest_now != digest:
+            raise ProjectMismatchError(
+                f"{self.url}: the history of {name} does not continue what this machine saw (entry {seq}): refused. "
+                f"If that is right, remove {self.pins.path}"
+            )
+
+    def _state_key(self, name: str) -> bytes:
+        return b"state" + blake3(f"{self.url} {self.id} {name}".encode()).digest()
+
+
+def _document() -> bytes:
+    fields = {
+        "format": FORMAT,
+        "id": os.urandom(16).hex(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "encryption": None,
+    }
+    return _seal(fields)
+
+
+def _seal(fields: dict[str, object]) -> bytes:
+    def encode(what: dict[str, object]) -> bytes:
+        return json.dumps(what, sort_keys=True, separators=(",", ":")).encode()
+
+    return encode({**fields, "check": blake3(encode(fields)).hexdigest()[:32]})
+
+
+def _identity(document: bytes) -> str:
+    """The project's id. Raises CorruptError, NeedsNewerError."""
+    try:
+        fields = json.loads(document)
+        if fields.get("format") != FORMAT or fields.get("encryption") is not None:
+            raise NeedsNewerError("this project needs a newer artifactmount")
+        identity = fields["id"]
+        whole = _seal({key: value for key, value in fields.items() if key != "check"}) == document
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptError(f"{PROJECT_KEY} is damaged: {error}") from None
+    if not whole or not isinstance(identity, str):
+        raise CorruptError(f"{PROJECT_KEY} is damaged: its checksum is wrong")
+    return identity
+
+
+def _actor() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def open_store(url: str) -> Store:
+    """The store behind a project URL: `s3://bucket/prefix`, or a folder."""
+    if url.startswith("s3://"):
+        bucket, _, prefix = url[len("s3://") :].partition("/")
+        if not bucket:
+            raise UsageError(f"no bucket in {url!r}; write s3://bucket/prefix")
+        return S3Store(bucket, prefix.strip("/"))
+    path = url.removeprefix("file://")
+    if "://" in path:
+        raise UsageError(f"cannot open {url!r}: a project is s3://bucket/prefix or a folder")
+    return FolderStore(os.path.abspath(os.path.expanduser(path)))
+
+
+def default_url(environment: Mapping[str, str]) -> str:
+    """The project when none is named: the environment's, the config file's, or the embedded default folder."""
+    if url := environment.get("ARTIFACTMOUNT_PROJECT"):
+        return url
+    path = os.path.join(_base(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
+    try:
+        with open(path, "rb") as file:
+            url = tomllib.load(file).get("project", "")
+    except FileNotFoundError:
+        url = ""
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    return str(url) or os.path.join(_base(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount")
+
+
+def default_cache(environment: Mapping[str, str]) -> str:
+    """The cache directory when none is named."""
+    return environment.get("ARTIFACTMOUNT_CACHE") or os.path.join(_base(environment, "XDG_CACHE_HOME", ".cache"), "artifactmount")
+
+
+def state_directory(environment: Mapping[str, str]) -> str:
+    """Where pins and the daemon's records live: what must survive a cleared cache."""
+    return os.path.join(_base(environment, "XDG_STATE_HOME", ".local/state"), "artifactmount")
+
+
+def _base(environment: Mapping[str, str], variable: str, fallback: str) -> str:
+    return environment.get(variable) or os.path.join(os.path.expanduser("~"), fallback)

@@ -1,0 +1,461 @@
+"""A run: what one version changed against the live version before it, in canonical columns. Knows no store, cache or log.
+
+The bytes are specified in docs/format.md, "Run". They are canonical: heaps hold exactly what the rows use, in row order, so nothing
+deleted lingers in them and equal input gives equal bytes. They are read in place (usually from a memory-mapped file of the cache), so a
+run of a million rows costs no memory of its own but two sparse indexes.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, chunk_digest, content_digest
+from artifactmount.errors import CorruptError
+from artifactmount.pack import Place
+from artifactmount.ranges import PackId
+from artifactmount.rows import (
+    MODES,
+    PATH_LIMIT,
+    ROW_LIMIT,
+    SIZE_LIMIT,
+    Change,
+    Kind,
+    check_key,
+    check_names,
+    kind_of,
+)
+
+MAGIC = b"AMRN"
+VERSION = 1
+#: magic, version, 3 zero bytes, rows, directories, chunks, listed digests, packs; bytes of: directory heap, name heap, target heap
+_HEADER = struct.Struct("<4sB3x5Q3Q")
+_BLOCK = 64
+_ZERO = bytes(DIGEST_LENGTH)
+_PACK_BYTES_LIMIT = 1 << 26  # an offset beyond this lies in no pack
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRef:
+    """A chunk of a file and where the run says it lies. The place is a hint, the digest is the truth."""
+
+    digest: bytes
+    place: Place
+
+
+class _Blocks:
+    """Prefix sums of a column of counts, kept for every 64th row: 1/64 of the memory, at most 64 additions for a look-up."""
+
+    __slots__ = ("_counts", "_sums", "total")
+
+    def __init__(self, counts: memoryview) -> None:
+        self._counts = counts
+        blocks = (sum(counts[i : i + _BLOCK]) for i in range(0, len(counts), _BLOCK))
+        self._sums = array("Q", accumulate(chain((0,), blocks)))
+        self.total = self._sums[-1]
+
+    def before(self, row: int) -> int:
+        start = row & -_BLOCK
+        return self._sums[row >> 6] + sum(self._counts[start:row])
+
+
+class Run:
+    """The rows of one run, read in place from `buffer`.
+
+    `check=False` is for bytes that were checked before they were written to the cache; everything from a store is checked: arbitrary
+    bytes give CorruptError, and nothing is allocated beyond the size of the input.
+    """
+
+    __slots__ = (
+        "_chunk_digests",
+        "_chunk_index",
+        "_chunks",
+        "_digests",
+        "_listed_index",
+        "_modes",
+        "_mtimes",
+        "_names",
+        "_packs",
+        "_sizes",
+        "_target_index",
+        "_targets",
+        "buffer",
+        "changes",
+        "chunk_counts",
+        "count",
+        "digest",
+        "dir_counts",
+        "dir_heap",
+        "dir_lengths",
+        "name_lengths",
+        "target_lengths",
+    )
+
+    def __init__(self, buffer: bytes | memoryview, digest: bytes, *, check: bool = True) -> None:
+        view = memoryview(buffer).toreadonly()
+        if len(view) < _HEADER.size:
+            raise CorruptError(f"a run of {len(view)} bytes")
+        magic, version, n, d, c, listed, p, dir_bytes, name_bytes, target_bytes = _HEADER.unpack_from(view)
+        if magic != MAGIC or version != VERSION or view[5:8] != b"\0\0\0":
+            raise CorruptError("not a run, or of an unknown version")
+        # Python's integers do not overflow, so a lying header just fails this comparison, before anything is allocated.
+        size = _HEADER.size + 6 * d + dir_bytes + 59 * n + name_bytes + target_bytes + 16 * c + 32 * listed + 12 * p
+        if size != len(view) or n > ROW_LIMIT:
+            raise CorruptError(f"a run says it has {size} bytes and has {len(view)}")
+        at = _HEADER.size
+
+        def column(width: int, items: int) -> memoryview:
+            nonlocal at
+            start, at = at, at + width * items
+            return view[start:at]
+
+        self.buffer, self.count, self.digest = view, n, digest
+        self.dir_lengths = column(2, d).cast("H")
+        self.dir_counts = column(4, d).cast("I")
+        self.dir_heap = column(1, dir_bytes)
+        self.changes = column(1, n)
+        self._modes = column(1, n)
+        self._sizes = column(8, n).cast("Q")
+        self._mtimes = column(8, n).cast("q")
+        self.name_lengths = column(1, n)
+        self._names = column(1, name_bytes)
+        self._digests = column(DIGEST_LENGTH, n)
+        self.target_lengths = column(4, n).cast("I")
+        self._targets = column(1, target_bytes)
+        self.chunk_counts = column(4, n).cast("I")
+        chunks = [column(4, c).cast("I") for _ in range(4)]
+        self._chunks = (chunks[0], chunks[1], chunks[2], chunks[3])
+        self._chunk_digests = column(DIGEST_LENGTH, listed)
+        self._packs = (column(8, p).cast("Q"), column(4, p).cast("I"))
+        self._chunk_index: _Blocks | None = None
+        self._listed_index: array[int] | None = None
+        self._target_index: _Blocks | None = None
+        if check:
+            _check(self)
+
+    # -- columns, as slices, for whoever merges ------------------------------------------------------------------------------------
+    @property
+    def modes(self) -> memoryview:
+        """Mode bytes, one a row."""
+        return self._modes
+
+    @property
+    def sizes(self) -> memoryview:
+        """Sizes in bytes (uint64), one a row."""
+        return self._sizes
+
+    @property
+    def mtimes(self) -> memoryview:
+        """Modification times in ns (int64), one a row; zero where the version's own time is shown."""
+        return self._mtimes
+
+    @property
+    def names(self) -> memoryview:
+        """All names, one after the other."""
+        return self._names
+
+    @property
+    def digests(self) -> memoryview:
+        """Content digests, 32 bytes a row; zero for directories and removals."""
+        return self._digests
+
+    @property
+    def packs(self) -> list[PackId]:
+        """The packs that this run's places name, in the order of their first use."""
+        sessions, numbers = self._packs
+        return [PackId(session, number) for session, number in zip(sessions, numbers, strict=True)]
+
+    def directories(self) -> Iterator[tuple[bytes, int, int]]:
+        """(directory key, first row, row after the last) of every directory that has rows here, in order."""
+        at = row = 0
+        for length, count in zip(self.dir_lengths, self.dir_counts, strict=True):
+            yield bytes(self.dir_heap[at : at + length]), row, row + count
+            at += length
+            row += count
+
+    def name_offsets(self) -> array[int]:
+        """Where each name starts in the heap, and one past the end (n + 1 items). Made anew at each call."""
+        return array("Q", accumulate(self.name_lengths, initial=0))
+
+    # -- one row -------------------------------------------------------------------------------------------------------------------
+    def change(self, row: int) -> Change:
+        """Added, changed or removed."""
+        return Change(self.changes[row])
+
+    def mode(self, row: int) -> int:
+        """The mode byte."""
+        return int(self._modes[row])
+
+    def size(self, row: int) -> int:
+        """Size in bytes."""
+        return int(self._sizes[row])
+
+    def mtime(self, row: int) -> int:
+        """Modification time in ns."""
+        return int(self._mtimes[row])
+
+    def digest_of(self, row: int) -> bytes:
+        """The content digest of a file, symlink or reference."""
+        return bytes(self._digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH])
+
+    def target(self, row: int) -> bytes:
+        """A symlink's target, a reference's record; empty for everything else."""
+        if self._target_index is None:
+            self._target_index = _Blocks(self.target_lengths)
+        start = self._target_index.before(row)
+        return bytes(self._targets[start : start + self.target_lengths[row]])
+
+    def chunks(self, row: int) -> list[ChunkRef]:
+        """The chunks of a file, in file order; none for an empty file."""
+        count = self.chunk_counts[row]
+        if not count:
+            return []
+        first, listed = self._chunk_span(row)
+        digests = [self.digest_of(row)] if count == 1 else self._listed(listed, count)
+        return [ChunkRef(digest, self._place(first + i)) for i, digest in enumerate(digests)]
+
+    def all_chunks(self) -> Iterator[ChunkRef]:
+        """Every chunk that the run names, in row order (a digest may come more than once)."""
+        chunk = listed = 0
+        for row, count in enumerate(self.chunk_counts):
+            if count == 1:
+                yield ChunkRef(self.digest_of(row), self._place(chunk))
+            elif count:
+                for i, digest in enumerate(self._listed(listed, count)):
+                    yield ChunkRef(digest, self._place(chunk + i))
+                listed += count
+            chunk += count
+
+    def _listed(self, first: int, count: int) -> list[bytes]:
+        start = first * DIGEST_LENGTH
+        return [
+            bytes(self._chunk_digests[i : i + DIGEST_LENGTH]) for i in range(start, start + count * DIGEST_LENGTH, DIGEST_LENGTH)
+        ]
+
+    def _place(self, chunk: int) -> Place:
+        packs, offsets, stored, plain = self._chunks
+        sessions, numbers = self._packs
+        pack = packs[chunk]
+        return Place(PackId(sessions[pack], numbers[pack]), offsets[chunk], stored[chunk], plain[chunk])
+
+    def _chunk_span(self, row: int) -> tuple[int, int]:
+        """Index of the row's first chunk in the chunk table, and of its first digest among those listed (count above 1)."""
+        if self._chunk_index is None:
+            self._chunk_index = _Blocks(self.chunk_counts)
+        if self._listed_index is None:
+            counts, sums = self.chunk_counts, [0]
+            for i in range(0, self.count, _BLOCK):
+                block = counts[i : i + _BLOCK]
+                sums.append(sums[-1] + (_listed_in(block) if max(block) > 1 else 0))
+            self._listed_index = array("Q", sums)
+        return self._chunk_index.before(row), self._listed_index[row >> 6] + _listed_in(self.chunk_counts[row & -_BLOCK : row])
+
+
+def _listed_in(counts: memoryview) -> int:
+    return sum(count for count in counts if count > 1)
+
+
+def _check(run: Run) -> None:
+    """Everything a reader relies on, once, for bytes from a store. Raises CorruptError."""
+    n, (chunk_packs, offsets, stored, plain) = run.count, run._chunks
+    if not all(change <= Change.REMOVED for change in set(run.changes)) or not set(run.modes) <= MODES:
+        raise CorruptError("a run with an unknown kind or change")
+    sums = (sum(run.dir_counts), sum(run.dir_lengths), sum(run.name_lengths), sum(run.target_lengths), sum(run.chunk_counts))
+    if sums != (n, len(run.dir_heap), len(run.names), len(run._targets), len(offsets)):
+        raise CorruptError("a run whose columns do not add up")
+    if (
+        0 in run.dir_counts
+        or 0 in bytes(run.name_lengths)
+        or bytes(run.names).find(b"/") >= 0
+        or bytes(run.names).find(b"\0") >= 0
+    ):
+        raise CorruptError("a run with an empty directory entry, an empty name, or a name with a slash or NUL")
+    if n and max(run.sizes) >= SIZE_LIMIT:
+        raise CorruptError("a run with a size beyond 2^62")
+    used = list(dict.fromkeys(chunk_packs))
+    if used != list(range(len(run._packs[0]))) or len(set(run.packs)) != len(used):
+        raise CorruptError("a run whose pack table is not exactly what its chunks use")
+    if len(plain) and (max(plain) > CHUNK_LIMIT or min(plain) < 1 or min(stored) < 1 or max(offsets) > _PACK_BYTES_LIMIT):
+        raise CorruptError("a run with a chunk of an impossible size or place")
+    _check_directories(run)
+    _check_rows(run)
+
+
+def _check_directories(run: Run) -> None:
+    name_at, before = run.name_offsets(), None
+    for key, start, stop in run.directories():
+        check_key(key)
+        if before is not None and key <= before:
+            raise CorruptError("a run whose directories are out of order")
+        before = key
+        names = [bytes(run.names[name_at[row] : name_at[row + 1]]) for row in range(start, stop)]
+        check_names(names)
+        if key and len(key) + 1 + max(map(len, names)) > PATH_LIMIT:
+            raise CorruptError(f"a path longer than {PATH_LIMIT} bytes")
+
+
+def _check_rows(run: Run) -> None:
+    _, _, stored, plain = run._chunks
+    chunk = listed = 0
+    columns = zip(run.changes, run.modes, run.sizes, run.mtimes, run.target_lengths, run.chunk_counts, strict=True)
+    for row, (change, mode, size, mtime, target, count) in enumerate(columns):
+        kind = kind_of(mode)
+        if change == Change.REMOVED or kind is Kind.DIRECTORY:
+            good = not (target or count or mtime) and run.digest_of(row) == _ZERO and (change == Change.REMOVED or size == 0)
+        elif kind is Kind.FILE:
+            good = not target and sum(plain[chunk : chunk + count]) == size
+            if good and count != 1:
+                good = run.digest_of(row) == content_digest(run._listed(listed, count))
+        elif kind is Kind.SYMLINK:
+            good = (
+                not (count or mtime) and 0 < target == size <= PATH_LIMIT and run.digest_of(row) == chunk_digest(run.target(row))
+            )
+        else:
+            good = not count and target > 0 and run.digest_of(row) == chunk_digest(run.target(row))
+        if not good:
+            raise CorruptError(f"row {row} of a run contradicts itself")
+        chunk += count
+        listed += count if count > 1 else 0
+    if listed * DIGEST_LENGTH != len(run._chunk_digests):
+        raise CorruptError("a run with digests that no row uses")
+
+
+class _Places:
+    """The columns of the chunk table, and the packs in the order of their first use."""
+
+    def __init__(self) -> None:
+        self.packs: dict[PackId, int] = {}
+        self.columns = (array("I"), array("I"), array("I"), array("I"))
+
+    def add(self, place: Place) -> None:
+        packs, offsets, stored, plain = self.columns
+        packs.append(self.packs.setdefault(place.pack, len(self.packs)))
+        offsets.append(place.offset)
+        stored.append(place.stored)
+        plain.append(place.plain)
+
+
+class RunBuilder:
+    """Collects rows in order and writes a run. Places are asked for at the end: a lost commit asks again, for another base."""
+
+    def __init__(self) -> None:
+        self._dirs: list[bytes] = []
+        self._dir_counts = array("I")
+        self._changes, self._modes, self._name_lengths = bytearray(), bytearray(), bytearray()
+        self._sizes, self._mtimes = array("Q"), array("q")
+        self._names, self._digests, self._targets, self._chunk_digests = bytearray(), bytearray(), bytearray(), bytearray()
+        self._target_lengths, self._chunk_counts = array("I"), array("I")
+        self._copied = _Places()
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    def add(
+        self,
+        key: bytes,
+        name: bytes,
+        change: Change,
+        mode: int,
+        size: int,
+        mtime: int = 0,
+        digest: bytes = _ZERO,
+        target: bytes = b"",
+        chunks: bytes = b"",
+        places: Iterable[Place] = (),
+    ) -> None:
+        """Add one row; rows MUST come in order. `chunks`: the digests of a file's chunks one after the other (32 bytes each).
+
+        `places`: where they lie, for a run whose places are copied from others as they are (`finish` without asking).
+        """
+        if not self._dirs or self._dirs[-1] != key:
+            self._dirs.append(key)
+            self._dir_counts.append(0)
+        self._dir_counts[-1] += 1
+        self._changes.append(change)
+        self._modes.append(mode)
+        self._name_lengths.append(len(name))
+        self._names += name
+        self._sizes.append(size)
+        self._mtimes.append(mtime)
+        self._digests += digest
+        self._target_lengths.append(len(target))
+        self._targets += target
+        self._chunk_counts.append(len(chunks) // DIGEST_LENGTH)
+        self._chunk_digests += chunks
+        for place in places:
+            self._copied.add(place)
+
+    def chunk_digests(self) -> Iterator[bytes]:
+        """Every chunk digest of the rows, in row order, repeats included."""
+        heap = self._chunk_digests
+        return (bytes(heap[i : i + DIGEST_LENGTH]) for i in range(0, len(heap), DIGEST_LENGTH))
+
+    def files(self) -> Iterator[tuple[bytes, bytes, int, list[bytes]]]:
+        """(directory key, name, size, chunk digests) of every row that has chunks, in order."""
+        row = name = digest = 0
+        for key, rows in zip(self._dirs, self._dir_counts, strict=True):
+            for _ in range(rows):
+                end = digest + self._chunk_counts[row] * DIGEST_LENGTH
+                name_end = name + self._name_lengths[row]
+                if end > digest:
+                    heap = self._chunk_digests
+                    digests = [bytes(heap[i : i + DIGEST_LENGTH]) for i in range(digest, end, DIGEST_LENGTH)]
+                    yield key, bytes(self._names[name:name_end]), self._sizes[row], digests
+                row, name, digest = row + 1, name_end, end
+
+    def finish(self, place_of: Callable[[bytes], Place] | None = None) -> bytes:
+        """The run's bytes. `place_of(chunk digest)` says where each chunk lies; without it, the places given with the rows hold."""
+        places = self._copied
+        if place_of is not None:
+            places = _Places()
+            for digest in self.chunk_digests():
+                places.add(place_of(digest))
+        listed = self._listed_digests()
+        dir_heap = b"".join(self._dirs)
+        header = _HEADER.pack(
+            MAGIC,
+            VERSION,
+            len(self),
+            len(self._dirs),
+            len(places.columns[0]),
+            len(listed) // DIGEST_LENGTH,
+            len(places.packs),
+            len(dir_heap),
+            len(self._names),
+            len(self._targets),
+        )
+        parts: Sequence[bytes | bytearray | array[int]] = (
+            header,
+            array("H", map(len, self._dirs)),
+            self._dir_counts,
+            dir_heap,
+            self._changes,
+            self._modes,
+            self._sizes,
+            self._mtimes,
+            self._name_lengths,
+            self._names,
+            self._digests,
+            self._target_lengths,
+            self._targets,
+            self._chunk_counts,
+            *places.columns,
+            listed,
+            array("Q", (pack.session for pack in places.packs)),
+            array("I", (pack.number for pack in places.packs)),
+        )
+        return b"".join(bytes(part) for part in parts)
+
+    def _listed_digests(self) -> bytes:
+        heap = self._chunk_digests
+        if not self._chunk_counts or max(self._chunk_counts) <= 1:
+            return b""
+        listed, at = bytearray(), 0
+        for count in self._chunk_counts:
+            if count > 1:
+                listed += heap[at : at + count * DIGEST_LENGTH]
+            at += count * DIGEST_LENGTH
+        return bytes(listed)

@@ -1,0 +1,136 @@
+"""Comparing a staging folder with a version: which rows may differ, in the order of rows, so that only their content is read.
+
+Knows staging and manifests. Must not know packs, stores or the log. A directory whose stats are those of the last scan, and whose columns
+are those of the version, is compared as slices of bytes: no loop over its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from artifactmount.digest import DIGEST_LENGTH
+from artifactmount.manifest import MISSING, Table
+from artifactmount.rows import Kind, kind_of, path_of
+from artifactmount.staging import Listing, Staging
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One path that may differ: its row in the version (MISSING if it has none) and in the listing (None when it is gone)."""
+
+    key: bytes
+    name: bytes
+    old: int
+    listing: Listing | None
+    row: int
+
+    @property
+    def path(self) -> bytes:
+        """The path below the root."""
+        return path_of(self.key, self.name)
+
+
+@dataclass(slots=True)
+class Scan:
+    """The listings that differ, or whose content must be read to know; in order, beside the directories that are gone."""
+
+    base: Table
+    listings: list[Listing]
+    gone: list[bytes]
+    files: int = 0  # to be read at most
+    bytes: int = 0
+
+    def found(self) -> Iterator[Found]:
+        """Every path that may differ, in the order of rows. Listings are let go one by one."""
+        listings, gone = iter(self.listings), iter(self.gone)
+        listing, key = next(listings, None), next(gone, None)
+        while listing is not None or key is not None:
+            if listing is None or (key is not None and key < listing.key):
+                assert key is not None
+                start, stop = self.base.span(key)
+                yield from (Found(key, self.base.name(row), row, None, 0) for row in range(start, stop))
+                key = next(gone, None)
+            else:
+                yield from _differences(self.base, listing)
+                listing = next(listings, None)
+
+
+def scan(staging: Staging, base: Table, remembered: Callable[[bytes], bytes | None]) -> Scan:
+    """Walk the staging folder against `base`. `remembered(directory key)` is the stat-cache value of the last scan, or None.
+
+    Raises StagingError, naming what cannot be versioned.
+    """
+    result = Scan(base, [], [])
+    index = 0
+    for listing in staging.walk():
+        while index < base.dirs and base.dir_key(index) < listing.key:
+            result.gone.append(base.dir_key(index))
+            index += 1
+        start = stop = 0
+        if index < base.dirs and base.dir_key(index) == listing.key:
+            start, stop = base.dir_rows(index)
+            index += 1
+        value = remembered(listing.key)
+        if value is not None:
+            listing.trust(value)
+        if not _same(base, start, stop, listing):
+            result.listings.append(listing)
+            _count(result, listing)
+    result.gone += [base.dir_key(i) for i in range(index, base.dirs)]
+    return result
+
+
+def _count(result: Scan, listing: Listing) -> None:
+    zero = bytes(DIGEST_LENGTH)
+    for row, mode in enumerate(listing.modes):
+        at = row * DIGEST_LENGTH
+        if kind_of(mode) is Kind.FILE and listing.digests[at : at + DIGEST_LENGTH] == zero:
+            result.files += 1
+            result.bytes += listing.size(row)
+
+
+def _same(base: Table, start: int, stop: int, listing: Listing) -> bool:
+    """Whether a directory's rows are certainly those of the version. A directory's own digest is not known here: it is left out."""
+    if stop - start != len(listing.names) or base.slice_of("modes", start, stop) != listing.modes:
+        return False
+    if base.slice_of("names", start, stop) != b"".join(listing.names):
+        return False
+    if base.slice_of("name_lengths", start, stop) != bytes(map(len, listing.names)):
+        return False
+    if base.slice_of("sizes", start, stop) != listing.sizes():
+        return False
+    digests = base.slice_of("digests", start, stop)
+    first, directory = 0, listing.modes.find(Kind.DIRECTORY)
+    while directory >= 0:
+        if (
+            digests[first * DIGEST_LENGTH : directory * DIGEST_LENGTH]
+            != listing.digests[first * DIGEST_LENGTH : directory * DIGEST_LENGTH]
+        ):
+            return False
+        first, directory = directory + 1, listing.modes.find(Kind.DIRECTORY, directory + 1)
+    return digests[first * DIGEST_LENGTH :] == listing.digests[first * DIGEST_LENGTH :]
+
+
+def _differences(base: Table, listing: Listing) -> Iterator[Found]:
+    """Two sorted lists of names, side by side; rows known to be equal are left out."""
+    old, stop = base.span(listing.key)
+    for row, name in enumerate(listing.names):
+        while old < stop and base.name(old) < name:
+            yield Found(listing.key, base.name(old), old, None, 0)
+            old += 1
+        at = MISSING
+        if old < stop and base.name(old) == name:
+            at, old = old, old + 1
+        if at == MISSING or not _equal(base, at, listing, row):
+            yield Found(listing.key, name, at, listing, row)
+    yield from (Found(listing.key, base.name(row), row, None, 0) for row in range(old, stop))
+
+
+def _equal(base: Table, old: int, listing: Listing, row: int) -> bool:
+    mode = listing.modes[row]
+    if base.mode(old) != mode:
+        return False
+    if kind_of(mode) is Kind.DIRECTORY:
+        return True
+    return base.size(old) == listing.size(row) and base.digest(old) == listing.digest(row)

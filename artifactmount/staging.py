@@ -1,0 +1,282 @@
+"""The writable folder a snapshot reads: walking it, trusting its stats only where they cannot lie, reading files that may change.
+
+Knows nothing of versions, packs or stores. Rules: a stat is trusted only when kind, size, mtime, ctime and inode are those of the last
+scan *and* the file was not touched within the racy window of that scan (git, Documentation/technical/racy-git.adoc): a file written again
+within one tick of the clock keeps its timestamps. Everything is opened relative to the root's descriptor, so that paths of 4,095 bytes
+below a deep root still work, and without following links.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import time
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from artifactmount.digest import DIGEST_LENGTH
+from artifactmount.errors import NotFoundError, StagingError
+from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, mode_of, path_of
+
+#: FAT keeps times to 2 s, the coarsest file system that can hold a staging folder.
+RACY_WINDOW = 2_000_000_000
+_FIELDS = 5  # of a stat record: inode, size, mtime, ctime, mode byte; int64 each
+_RECORD = 8 * _FIELDS
+_ZERO = bytes(DIGEST_LENGTH)
+_COUNT = struct.Struct("<I")
+_REFUSED = {
+    stat.S_IFSOCK: "socket",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+
+
+@dataclass(slots=True)
+class Listing:
+    """One directory as it was found, rows in order of their names. Times in ns, sizes in bytes.
+
+    `digests` holds the content digest where the last scan's can be trusted, and zeros where the file must be read.
+    """
+
+    key: bytes
+    names: list[bytes]
+    modes: bytearray
+    records: array[int]
+    digests: bytearray = field(default_factory=bytearray)
+
+    def size(self, row: int) -> int:
+        """Size in bytes; 0 for a directory."""
+        return self.records[row * _FIELDS + 1]
+
+    def mtime(self, row: int) -> int:
+        """Modification time in ns."""
+        return self.records[row * _FIELDS + 2]
+
+    def digest(self, row: int) -> bytes | None:
+        """The trusted content digest, or None."""
+        digest = bytes(self.digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH])
+        return None if digest == _ZERO else digest
+
+    def learn(self, row: int, digest: bytes, status: os.stat_result | None = None) -> None:
+        """Remember what reading the file gave, and the stat that was true while it was read."""
+        self.digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH] = digest
+        if status is not None:
+            self.modes[row] = file_mode(status)
+            self.records[row * _FIELDS : (row + 1) * _FIELDS] = array("q", _record(status, self.modes[row]))
+
+    def sizes(self) -> bytes:
+        """The sizes as a column (uint64 each)."""
+        return self.records[1::_FIELDS].tobytes()
+
+    def encode(self, clock: int) -> bytes:
+        """The stat-cache value. What was touched after `clock` minus the racy window is made unequal to every later stat."""
+        records = array("q", self.records)
+        limit = clock - RACY_WINDOW
+        if len(records) and max(max(records[2::_FIELDS]), max(records[3::_FIELDS])) >= limit:
+            for at in range(0, len(records), _FIELDS):
+                if max(records[at + 2], records[at + 3]) >= limit:
+                    records[at] = -1
+        lengths = bytes(map(len, self.names))
+        return b"".join((_COUNT.pack(len(lengths)), records.tobytes(), lengths, bytes(self.digests), *self.names))
+
+    def trust(self, value: bytes) -> None:
+        """Take over the digests of the last scan's value where nothing changed since."""
+        (count,) = _COUNT.unpack_from(value)
+        at = _COUNT.size
+        records, lengths = value[at : at + _RECORD * count], value[at + _RECORD * count : at + (_RECORD + 1) * count]
+        digests_at = at + (_RECORD + 1) * count
+        names = value[digests_at + DIGEST_LENGTH * count :]
+        if records == self.records.tobytes() and names == b"".join(self.names) and lengths == bytes(map(len, self.names)):
+            self.digests = bytearray(value[digests_at : digests_at + DIGEST_LENGTH * count])
+            return
+        known: dict[bytes, int] = {}
+        start = 0
+        for row, length in enumerate(lengths):
+            known[names[start : start + length]] = row
+            start += length
+        mine = self.records.tobytes()
+        for row, name in enumerate(self.names):
+            old = known.get(name)
+            if old is not None and records[old * _RECORD : (old + 1) * _RECORD] == mine[row * _RECORD : (row + 1) * _RECORD]:
+                digest = value[digests_at + old * DIGEST_LENGTH : digests_at + (old + 1) * DIGEST_LENGTH]
+                self.digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH] = digest
+
+
+def file_mode(status: os.stat_result) -> int:
+    """The mode byte of what a stat shows: of the permission bits only the owner's executable bit is kept."""
+    if stat.S_ISDIR(status.st_mode):
+        return mode_of(Kind.DIRECTORY)
+    if stat.S_ISLNK(status.st_mode):
+        return mode_of(Kind.SYMLINK)
+    return mode_of(Kind.FILE, bool(status.st_mode & stat.S_IXUSR))
+
+
+def _record(status: os.stat_result, mode: int) -> tuple[int, int, int, int, int]:
+    # Inodes are uint64 and the column is int64: only equality counts.
+    inode = status.st_ino if status.st_ino < 1 << 63 else status.st_ino - (1 << 64)
+    return inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, mode
+
+
+class Staging:
+    """An open staging folder. Use as a context manager."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.realpath(path)
+        try:
+            self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise NotFoundError(f"no such folder: {path}") from None
+        except NotADirectoryError:
+            raise StagingError(f"not a folder: {path} (a snapshot takes a folder; put the file in one)") from None
+        except OSError as error:
+            raise StagingError(f"cannot read {path}: {error.strerror}") from error
+        status = os.fstat(self._root)
+        self.key = blake3(f"{status.st_dev} {status.st_ino} ".encode() + os.fsencode(self.path)).digest()[:16]
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._root)
+
+    def clock(self) -> int:
+        """The staging file system's own time in ns: what it would stamp on a file written now.
+
+        A network file system stamps with its server's clock. Where nothing can be written, this machine's clock must do.
+        """
+        try:
+            # O_TMPFILE makes a file without a name: the folder itself is not touched.
+            descriptor = os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o600, dir_fd=self._root)
+        except OSError:
+            return time.time_ns()
+        try:
+            os.utime(descriptor)
+            return os.fstat(descriptor).st_mtime_ns
+        finally:
+            os.close(descriptor)
+
+    def open(self, path: bytes) -> int:
+        """A descriptor of a file. Raises StagingError naming it."""
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY, dir_fd=self._root)
+        except OSError as error:
+            raise self.unreadable(path, error) from error
+
+    def target(self, path: bytes) -> bytes:
+        """What a symlink points to, as it is. Raises StagingError."""
+        try:
+            return os.readlink(path, dir_fd=self._root)
+        except OSError as error:
+            raise self.unreadable(path, error) from error
+
+    def unreadable(self, path: bytes, error: OSError) -> StagingError:
+        """The error for a path that could not be read, or is no longer what it was."""
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL):
+            return StagingError(f"{self.show(path)} changed while the snapshot was taken; nothing was committed, run it again")
+        return StagingError(f"cannot read {self.show(path)}: {error.strerror}; nothing was committed")
+
+    def show(self, path: bytes) -> str:
+        """A path below the root for a message."""
+        return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+
+    def walk(self) -> Iterator[Listing]:
+        """Every directory, in the order of rows. Raises StagingError naming sockets, devices and FIFOs, after the whole walk."""
+        refused: list[str] = []
+        stack = [ROOT_KEY]
+        while stack:
+            listing, directories = self._list(stack.pop(), refused)
+            stack += reversed(directories)
+            yield listing
+        if refused:
+            more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+            raise StagingError(f"cannot be versioned: {', '.join(refused[:5])}{more}; remove them, nothing was committed")
+
+    def _list(self, key: bytes, refused: list[str]) -> tuple[Listing, list[bytes]]:
+        path = path_of(key)
+        found: list[tuple[bytes, os.stat_result]] = []
+        try:
+            descriptor = os.open(path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._root)
+            try:
+                with os.scandir(descriptor) as entries:
+                    found = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries]
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self.unreadable(path, error) from error
+        found.sort()
+        listing = Listing(key, [], bytearray(), array("q"))
+        directories: list[bytes] = []
+        fields: list[int] = []
+        for name, status in found:
+            kind = stat.S_IFMT(status.st_mode)
+            if kind == stat.S_IFDIR:
+                directories.append(child_key(key, name))
+                listing.modes.append(Kind.DIRECTORY)
+                fields += (0, 0, 0, 0, 0)  # its own times say nothing about what is below
+            elif kind in (stat.S_IFREG, stat.S_IFLNK):
+                mode = file_mode(status)
+                listing.modes.append(mode)
+                fields += _record(status, mode)
+            else:
+                refused.append(f"{self.show(path_of(key, name))} ({_REFUSED.get(kind, 'not a file')})")
+                continue
+            listing.names.append(name)
+        self._check_limits(key, listing.names)
+        listing.records = array("q", fields)
+        listing.digests = bytearray(DIGEST_LENGTH * len(listing.names))
+        return listing, directories
+
+    def _check_limits(self, key: bytes, names: list[bytes]) -> None:
+        longest = max(map(len, names), default=0)
+        if longest > NAME_LIMIT or len(key) + 1 + longest > PATH_LIMIT or key.count(b"\0") + 2 > DEPTH_LIMIT:
+            where = self.show(path_of(key))
+            raise StagingError(
+                f"too long or too deep below {where[:200]}: paths may have {PATH_LIMIT} bytes, {DEPTH_LIMIT} levels"
+            )
+
+    def read(self, path: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
+        """All bytes of a file, and the stat that was true before and after; None when it is larger than `limit`.
+
+        Raises StagingError after three tries.
+        """
+        for _ in range(3):
+            descriptor = self.open(path)
+            try:
+                before = os.fstat(descriptor)
+                if before.st_size > limit:
+                    return None
+                content = _read_all(descriptor, before.st_size)
+                if unchanged(before, os.fstat(descriptor)) and len(content) == before.st_size:
+                    return content, before
+            except OSError as error:
+                raise self.unreadable(path, error) from error
+            finally:
+                os.close(descriptor)
+        raise self.restless(path)
+
+    def restless(self, path: bytes) -> StagingError:
+        """The error for a file that was written each time it was read."""
+        return StagingError(
+            f"{self.show(path)} is being written: it changed three times while it was read; nothing was committed"
+        )
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    parts = []
+    while part := os.read(descriptor, max(size + 1, 1)):  # one byte more: a file that grew shows in its length
+        parts.append(part)
+        size -= len(part)
+        if size < 0:
+            break
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def unchanged(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file is what it was: regular, and the same inode, size, mtime and ctime."""
+    return stat.S_ISREG(after.st_mode) and _record(before, 0) == _record(after, 0)
