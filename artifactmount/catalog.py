@@ -123,6 +123,10 @@ class Catalog:
         path = self._cache.put_file("tables", _chain_name(digests), [buffer])
         return table if path is None else Table(read_in_place(path), check=False)
 
+    def newest(self, state: State) -> Table:
+        """The manifest of the highest live version; an empty one when there is none."""
+        return Table(memoryview(merge(None, [])), check=False) if state.highest is None else self.table(state, state.highest)
+
     def places(self, state: State) -> PlaceIndex:
         """Where the chunks of the live versions lie, as of `state`. A place counts only while a live run names it."""
         index = PlaceIndex(self._cache, blake3(f"{self.artifact.project_id} {self.artifact.name}".encode()).digest()[:16])

@@ -27,9 +27,7 @@ class Changes:
 
     def __init__(self, staging: Staging, reader: ContentReader, packer: Packer, progress: Progress) -> None:
         self._staging, self._reader, self._packer, self._progress = staging, reader, packer, progress
-        self._chunk_lists: dict[
-            bytes, bytes
-        ] = {}  # of files of several chunks, by content digest: to be made again after a lost slot
+        self._chunk_lists: dict[bytes, bytes] = {}  # of files of several chunks, by content digest: to be made again after a lost slot
 
     def from_scan(self, scan: Scan) -> Steps[RunBuilder]:
         """Read what must be read and give the rows that differ from `scan.base`. Listings learn the digests found."""
@@ -175,6 +173,4 @@ class Changes:
         return self._chunk_lists[digest]
 
     def _changed(self, path: bytes) -> StagingError:
-        return StagingError(
-            f"{self._staging.show(path)} changed while the snapshot was taken; nothing was committed, run it again"
-        )
+        return StagingError(f"{self._staging.show(path)} changed while the snapshot was taken; nothing was committed, run it again")

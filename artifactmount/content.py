@@ -122,10 +122,9 @@ class ContentReader:
             start = 0
             # A cut depends on the CHUNK_LIMIT bytes after its start, so near the end of what was read it must wait for more.
             while start < len(view) and (not read or len(view) - start >= CHUNK_LIMIT):
-                if offset == len(view) and not read and len(view) <= SINGLE_LIMIT:
-                    length = len(view)  # it shrank below the limit: one chunk, as any file of its size
-                else:
-                    length = cut(view[start:])
+                # A file that shrank below the limit since it was listed is one chunk, as any file of its size.
+                whole = offset == len(view) and not read and len(view) <= SINGLE_LIMIT
+                length = len(view) if whole else cut(view[start:])
                 chunks.append(view[start : start + length])
                 start += length
             rest = bytes(view[start:])

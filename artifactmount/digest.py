@@ -42,9 +42,7 @@ def content_digest(chunk_digests: Sequence[Digest]) -> Digest:
     return blake3(b"".join(chunk_digests), derive_key_context=_CONTENT_CONTEXT).digest()
 
 
-def directory_digest(
-    count: int, modes: Buffer, sizes: Buffer, name_lengths: Buffer, names: Buffer, digests: Buffer
-) -> Digest:
+def directory_digest(count: int, modes: Buffer, sizes: Buffer, name_lengths: Buffer, names: Buffer, digests: Buffer) -> Digest:
     """The digest of a directory from the column slices of its `count` children, in row order."""
     hasher = blake3(count.to_bytes(8, "little"), derive_key_context=_DIRECTORY_CONTEXT)
     for column in (modes, sizes, name_lengths, names, digests):

@@ -50,9 +50,7 @@ def merge(base: Table | None, runs: Sequence[Run]) -> bytearray:
         start, stop = table.under(key)
         if start != stop:
             raise CorruptError(f"rows below {key!r}, which is no directory any more")
-    HEADER.pack_into(
-        buffer, 0, *HEADER.unpack_from(buffer)[:-1], _digest_directories(table, {ROOT_KEY, *plan.counts, *plan.made})
-    )
+    HEADER.pack_into(buffer, 0, *HEADER.unpack_from(buffer)[:-1], _digest_directories(table, {ROOT_KEY, *plan.counts, *plan.made}))
     buffer[-DIGEST_LENGTH:] = blake3(memoryview(buffer)[:-DIGEST_LENGTH]).digest()
     return buffer
 
@@ -184,9 +182,7 @@ def _lay_out(columns: dict[str, bytearray], directories: list[tuple[bytes, int]]
     if count > ROW_LIMIT:
         raise CorruptError(f"a version of {count} rows (limit {ROW_LIMIT})")
     dir_heap = b"".join(key for key, _ in directories)
-    header = HEADER.pack(
-        MAGIC, VERSION, count, len(directories), len(origins), len(columns["names"]), len(dir_heap), bytes(DIGEST_LENGTH)
-    )
+    header = HEADER.pack(MAGIC, VERSION, count, len(directories), len(origins), len(columns["names"]), len(dir_heap), bytes(DIGEST_LENGTH))
     parts: list[bytes | bytearray | array[int]] = [header]
     parts += [columns[name] for name in WIDTHS]
     parts.append(array("Q", accumulate(lengths, initial=0)))

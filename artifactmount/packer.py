@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from artifactmount.artifact import Artifact, put
-from artifactmount.pack import PACK_LIMIT, TARGET, PackBuilder, Place, decode
+from artifactmount.pack import PACK_LIMIT, TARGET, PackBuilder, Place, TableRow
 from artifactmount.ranges import PackId
 from artifactmount.steps import Join, Spawn, Steps
 
@@ -113,11 +113,11 @@ class Packer:
         places = [Place(PackId(0, 0), row.offset, row.stored, row.plain) for row in rows]
         self._uploads.append(_Upload([row.digest for row in rows], None, places))
 
-    def _spawn(self, builder: PackBuilder) -> Steps[list]:  # type: ignore[type-arg]
+    def _spawn(self, builder: PackBuilder) -> Steps[list[TableRow]]:
         session = yield from self._session()
         content = builder.finish()
         yield Spawn(self._put(session, content))
-        return decode(content)
+        return builder.table()
 
     def _put(self, session: int, content: bytes) -> Steps[PackId]:
         while True:  # a number is taken only by bytes that an earlier process of this session stored

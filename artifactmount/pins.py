@@ -1,4 +1,4 @@
-"""What this machine has seen of a place, kept outside the cache: so that a store that shows another project, or an older history, is noticed.
+"""What this machine has seen of a place, kept outside the cache: a store that shows another project, or an older history, is noticed.
 
 One small file per artifact under $XDG_STATE_HOME/artifactmount/pins/<place>/: the highest (seq, digest) seen. Knows no log and no store.
 """
@@ -34,7 +34,7 @@ class Pins:
             self._write("project", f"{identity} {self.url}\n")
         elif seen.split(" ", 1)[0] != identity:
             raise ProjectMismatchError(
-                f"{self.url} holds another project than before (or another key): refused. If it was made anew on purpose, remove {self.path}"
+                f"{self.url} holds another project than before: refused. If it was made anew on purpose, remove {self.path}"
             )
 
     def get(self, artifact: str) -> tuple[int, bytes] | None:
@@ -45,9 +45,7 @@ class Pins:
         try:
             seq, digest = text.split()
             return int(seq), bytes.fromhex(digest)
-        except (
-            ValueError
-        ):  # half a line after a power cut: written whole and renamed, so this is damage; a pin is a witness, not a lock
+        except ValueError:  # half a line after a power cut: written whole and renamed, so this is damage; a pin is a witness, not a lock
             return None
 
     def advance(self, artifact: str, seq: int, digest: bytes) -> None:

@@ -52,9 +52,7 @@ class Project:
             return self.store.get(PROJECT_KEY)
         except KeyMissingError:
             if not create:
-                raise NotFoundError(
-                    f"no project at {self.url}; make one with `artifactmount --project {self.url} init`"
-                ) from None
+                raise NotFoundError(f"no project at {self.url}; make one with `artifactmount --project {self.url} init`") from None
         if self.pins.known():
             raise ProjectMismatchError(
                 f"{self.url} held a project before and is empty now: refused. If it was emptied on purpose, remove {self.pins.path}"

@@ -40,9 +40,7 @@ class Change(IntEnum):
     REMOVED = 2
 
 
-MODES = frozenset(
-    {Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.REFERENCE, Kind.FILE | _EXECUTABLE, Kind.REFERENCE | _EXECUTABLE}
-)
+MODES = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.REFERENCE, Kind.FILE | _EXECUTABLE, Kind.REFERENCE | _EXECUTABLE})
 
 
 def mode_of(kind: Kind, executable: bool = False) -> int:

@@ -231,9 +231,7 @@ class Run:
 
     def _listed(self, first: int, count: int) -> list[bytes]:
         start = first * DIGEST_LENGTH
-        return [
-            bytes(self._chunk_digests[i : i + DIGEST_LENGTH]) for i in range(start, start + count * DIGEST_LENGTH, DIGEST_LENGTH)
-        ]
+        return [bytes(self._chunk_digests[i : i + DIGEST_LENGTH]) for i in range(start, start + count * DIGEST_LENGTH, DIGEST_LENGTH)]
 
     def _place(self, chunk: int) -> Place:
         packs, offsets, stored, plain = self._chunks
@@ -266,12 +264,7 @@ def _check(run: Run) -> None:
     sums = (sum(run.dir_counts), sum(run.dir_lengths), sum(run.name_lengths), sum(run.target_lengths), sum(run.chunk_counts))
     if sums != (n, len(run.dir_heap), len(run.names), len(run._targets), len(offsets)):
         raise CorruptError("a run whose columns do not add up")
-    if (
-        0 in run.dir_counts
-        or 0 in bytes(run.name_lengths)
-        or bytes(run.names).find(b"/") >= 0
-        or bytes(run.names).find(b"\0") >= 0
-    ):
+    if 0 in run.dir_counts or 0 in bytes(run.name_lengths) or bytes(run.names).find(b"/") >= 0 or bytes(run.names).find(b"\0") >= 0:
         raise CorruptError("a run with an empty directory entry, an empty name, or a name with a slash or NUL")
     if n and max(run.sizes) >= SIZE_LIMIT:
         raise CorruptError("a run with a size beyond 2^62")
@@ -298,7 +291,7 @@ def _check_directories(run: Run) -> None:
 
 
 def _check_rows(run: Run) -> None:
-    _, _, stored, plain = run._chunks
+    plain = run._chunks[3]
     chunk = listed = 0
     columns = zip(run.changes, run.modes, run.sizes, run.mtimes, run.target_lengths, run.chunk_counts, strict=True)
     for row, (change, mode, size, mtime, target, count) in enumerate(columns):
@@ -310,9 +303,7 @@ def _check_rows(run: Run) -> None:
             if good and count != 1:
                 good = run.digest_of(row) == content_digest(run._listed(listed, count))
         elif kind is Kind.SYMLINK:
-            good = (
-                not (count or mtime) and 0 < target == size <= PATH_LIMIT and run.digest_of(row) == chunk_digest(run.target(row))
-            )
+            good = not (count or mtime) and 0 < target == size <= PATH_LIMIT and run.digest_of(row) == chunk_digest(run.target(row))
         else:
             good = not count and target > 0 and run.digest_of(row) == chunk_digest(run.target(row))
         if not good:

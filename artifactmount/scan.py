@@ -103,10 +103,7 @@ def _same(base: Table, start: int, stop: int, listing: Listing) -> bool:
     digests = base.slice_of("digests", start, stop)
     first, directory = 0, listing.modes.find(Kind.DIRECTORY)
     while directory >= 0:
-        if (
-            digests[first * DIGEST_LENGTH : directory * DIGEST_LENGTH]
-            != listing.digests[first * DIGEST_LENGTH : directory * DIGEST_LENGTH]
-        ):
+        if digests[first * DIGEST_LENGTH : directory * DIGEST_LENGTH] != listing.digests[first * DIGEST_LENGTH : directory * DIGEST_LENGTH]:
             return False
         first, directory = directory + 1, listing.modes.find(Kind.DIRECTORY, directory + 1)
     return digests[first * DIGEST_LENGTH :] == listing.digests[first * DIGEST_LENGTH :]

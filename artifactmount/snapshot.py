@@ -168,8 +168,7 @@ class Snapshot:
 
     def _attempt(self, state: State) -> Steps[tuple[State, Result]]:
         self._state = state
-        base_number = state.highest
-        base = Table(merge(None, [])) if base_number is None else (yield Local(lambda: self._catalog.table(state, base_number)))
+        base: Table = yield Local(lambda: self._catalog.newest(state))
         self._places = yield Local(lambda: self._catalog.places(state))
         clock = self._staging.clock()
         self._progress.begin("scanning", 0, 0)
@@ -180,7 +179,7 @@ class Snapshot:
         yield from self._packer.finish()
         self._progress.end()
         self._remember_stats(listings, clock)
-        self._base, self._table = base, base
+        self._base_number, self._table = state.highest, base
         if len(self._builder):
             delta = self._builder.finish(self._place)
             self._table = Table(merge(base, [Run(delta, blake3(delta).digest(), check=False)]), check=False)
@@ -198,25 +197,13 @@ class Snapshot:
             raise _SessionClosedError(state)
         self._state = state
         if self._options.type is not None and state.type is not None and state.type != self._options.type:
-            raise RefusedError(
-                f"{self._artifact.name} is of type {state.type!r}, not {self._options.type!r}; a name has one type"
-            )
+            raise RefusedError(f"{self._artifact.name} is of type {state.type!r}, not {self._options.type!r}; a name has one type")
         twins = [version for version in state.versions.values() if version.digest == self._table.root]
         if twins:
             return (yield from self._equal_to(state, twins[-1]))
         builder = self._builder
-        base = self._base
-        if (
-            state.highest is not None
-            and state.versions[state.highest].digest != base.root
-            or state.highest is None
-            and base.count
-        ):
-            base = (
-                Table(merge(None, []))
-                if state.highest is None
-                else (yield Local(lambda: self._catalog.table(state, state.highest)))
-            )
+        if state.highest != self._base_number:  # somebody committed meanwhile: the delta is made against theirs
+            base: Table = yield Local(lambda: self._catalog.newest(state))
             builder = yield Local(lambda: self._changes.between(base, self._table))
         self._places = yield Local(lambda: self._catalog.places(state))
         yield from self._place_all(builder)
@@ -228,9 +215,7 @@ class Snapshot:
         run = Run(delta, metadata.run, check=False)
         named = PackRanges.of(run.packs)
         counts = self._count(run)
-        put = PutVersion(
-            number, state.highest, self._table.root, counts, metadata, named, self._options.type or state.type or "dataset"
-        )
+        put = PutVersion(number, state.highest, self._table.root, counts, metadata, named, self._options.type or state.type or "dataset")
         ops: tuple[Op, ...] = (put, *(SetAlias(alias, number) for alias in aliases))
         self._outcome = (number, True, counts)
         return self._commit(ops, [*metadata.packs, *named])

@@ -78,7 +78,7 @@ class Listing:
         """The stat-cache value. What was touched after `clock` minus the racy window is made unequal to every later stat."""
         records = array("q", self.records)
         limit = clock - RACY_WINDOW
-        if len(records) and max(max(records[2::_FIELDS]), max(records[3::_FIELDS])) >= limit:
+        if len(records) and max(records[2::_FIELDS].tolist() + records[3::_FIELDS].tolist()) >= limit:
             for at in range(0, len(records), _FIELDS):
                 if max(records[at + 2], records[at + 3]) >= limit:
                     records[at] = -1
@@ -236,9 +236,7 @@ class Staging:
         longest = max(map(len, names), default=0)
         if longest > NAME_LIMIT or len(key) + 1 + longest > PATH_LIMIT or key.count(b"\0") + 2 > DEPTH_LIMIT:
             where = self.show(path_of(key))
-            raise StagingError(
-                f"too long or too deep below {where[:200]}: paths may have {PATH_LIMIT} bytes, {DEPTH_LIMIT} levels"
-            )
+            raise StagingError(f"too long or too deep below {where[:200]}: paths may have {PATH_LIMIT} bytes, {DEPTH_LIMIT} levels")
 
     def read(self, path: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
         """All bytes of a file, and the stat that was true before and after; None when it is larger than `limit`.
@@ -262,9 +260,7 @@ class Staging:
 
     def restless(self, path: bytes) -> StagingError:
         """The error for a file that was written each time it was read."""
-        return StagingError(
-            f"{self.show(path)} is being written: it changed three times while it was read; nothing was committed"
-        )
+        return StagingError(f"{self.show(path)} is being written: it changed three times while it was read; nothing was committed")
 
 
 def _read_all(descriptor: int, size: int) -> bytes:

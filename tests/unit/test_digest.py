@@ -52,9 +52,7 @@ def test_digests_are_pinned() -> None:
     assert content_digest([a]) == a
     assert content_digest([a, b]).hex() == "37827a1dfecd54bb079470ff135385389f5404f8f4480e284d52b6a70e1a187e"
     assert content_digest([b, a]) != content_digest([a, b])
-    assert directory_digest(0, b"", b"", b"", b"", b"").hex() == (
-        "417a0c0db64a4d281969ee48e45533f1c32e21b17a9d57ed5b8be82bc01258d4"
-    )
+    assert directory_digest(0, b"", b"", b"", b"", b"").hex() == ("417a0c0db64a4d281969ee48e45533f1c32e21b17a9d57ed5b8be82bc01258d4")
     two = directory_digest(2, b"\1\1", bytes(16), b"\1\1", b"ab", bytes(64))
     assert two.hex() == "9fff462d6956dfc760d0f23a4e401e5bd5e3e604f4dd237734732dd4137f7139"
 

@@ -23,9 +23,7 @@ def as_tree(table: Table, runs: list) -> Tree:
         run = by_digest[table.origins[origin]]
         assert (run.mode(at), run.size(at), run.digest_of(at)) == (table.mode(row), table.size(row), table.digest(row))
         chunks = tuple(ref.digest for ref in run.chunks(at))
-        tree[path_of(key, name)] = Leaf(
-            table.mode(row), table.size(row), table.mtime(row), table.digest(row), run.target(at), chunks
-        )
+        tree[path_of(key, name)] = Leaf(table.mode(row), table.size(row), table.mtime(row), table.digest(row), run.target(at), chunks)
     return tree
 
 

@@ -68,9 +68,7 @@ def run_between(old: Tree, new: Tree) -> Run:
             builder.add(key, name, Change.REMOVED, before.mode, before.size)
         elif before is None or before.identity != after.identity:
             change = Change.ADDED if before is None else Change.CHANGED
-            builder.add(
-                key, name, change, after.mode, after.size, after.mtime, after.digest, after.target, b"".join(after.chunks)
-            )
+            builder.add(key, name, change, after.mode, after.size, after.mtime, after.digest, after.target, b"".join(after.chunks))
     data = builder.finish(place_of)
     return Run(data, chunk_digest(data))
 
