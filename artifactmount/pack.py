@@ -1,7 +1,8 @@
 """A pack: chunks behind a table of contents, in one stored thing. Pure bytes; must not know stores, rows or what the chunks are for.
 
-Layout (docs/format-pack.md): header, one row a chunk, BLAKE3 of both, then the chunks' stored bytes back to back. Every byte is covered: the
-table by its digest, the chunks by theirs, the whole by an exact length.
+Layout (docs/format-pack.md): header, one row a chunk, BLAKE3 of all stored bytes, BLAKE3 of the table so far, then the chunks' stored bytes
+back to back. A chunk's own digest covers its plain bytes only, and a zstd frame has bits that a decoder must ignore; the digest of the stored
+bytes is what lets `verify` notice every flipped bit.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class PackBuilder:
         self._rows: list[tuple[bytes, int, int, int]] = []
         self._parts: list[bytes] = []
         #: bytes of the pack so far
-        self.size = _HEADER.size + DIGEST_LENGTH
+        self.size = table_length(0)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -127,8 +128,10 @@ class PackBuilder:
 
     def finish(self) -> bytes:
         """The pack's bytes."""
-        table = _HEADER.pack(MAGIC, VERSION, 0, 0, len(self._rows)) + b"".join(_ROW.pack(*row) for row in self._rows)
-        return b"".join((table, blake3(table).digest(), *self._parts))
+        body = b"".join(self._parts)
+        rows = b"".join(_ROW.pack(*row) for row in self._rows)
+        table = _HEADER.pack(MAGIC, VERSION, 0, 0, len(self._rows)) + rows + blake3(body).digest()
+        return b"".join((table, blake3(table).digest(), body))
 
     def table(self) -> list[TableRow]:
         """The chunks with the offsets they have in `finish`'s bytes."""
@@ -142,7 +145,7 @@ class PackBuilder:
 
 def table_length(count: int) -> int:
     """Bytes in front of the first chunk of a pack that has `count` of them."""
-    return _HEADER.size + _ROW.size * count + DIGEST_LENGTH
+    return _HEADER.size + _ROW.size * count + 2 * DIGEST_LENGTH
 
 
 def count_chunks(head: Buffer) -> int:
@@ -166,9 +169,9 @@ def decode_table(front: Buffer) -> list[TableRow]:
         raise CorruptError("a pack's table of contents is damaged")
     rows: list[TableRow] = []
     at = end + DIGEST_LENGTH
-    for digest, stored, plain, codec in _ROW.iter_unpack(view[_HEADER.size : end]):
+    for digest, stored, plain, codec in _ROW.iter_unpack(view[_HEADER.size : end - DIGEST_LENGTH]):
         raw = codec == Codec.RAW and stored == plain
-        if not (raw or (codec == Codec.ZSTD and stored < plain)) or not 0 < stored or plain > PLAIN_LIMIT:
+        if not (raw or (codec == Codec.ZSTD and stored < plain)) or stored == 0 or plain > PLAIN_LIMIT:
             raise CorruptError("a pack's table of contents contradicts itself")
         rows.append(TableRow(digest, at, stored, plain))
         at += stored
@@ -180,4 +183,7 @@ def decode(pack: Buffer) -> list[TableRow]:
     rows = decode_table(pack)
     if rows[-1].offset + rows[-1].stored != len(pack):
         raise CorruptError(f"a pack of {len(pack)} bytes whose table says {rows[-1].offset + rows[-1].stored}")
+    view, start = memoryview(pack), rows[0].offset
+    if blake3(view[start:]).digest() != view[start - 2 * DIGEST_LENGTH : start - DIGEST_LENGTH]:
+        raise CorruptError("a pack's stored bytes are damaged")
     return rows

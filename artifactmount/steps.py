@@ -151,7 +151,7 @@ def perform(store: Store, step: Step) -> Any:
         case Delete(keys):
             return store.delete(keys)
         case ListKeys(prefix, after, limit):
-            return store.list(prefix, after, limit)
+            return store.list_keys(prefix, after, limit)
         case Pause(seconds):
             return time.sleep(seconds)
         case Local(call):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +48,7 @@ def naive_digest(tree: Tree, path: bytes = b"") -> bytes:
 @settings(max_examples=150, deadline=None)
 def test_any_split_of_the_chain_gives_the_same_table(versions: list[Tree], data: st.DataObject) -> None:
     states: list[Tree] = [{}, *versions]
-    runs = [run_between(old, new) for old, new in zip(states, states[1:], strict=False)]
+    runs = [run_between(old, new) for old, new in pairwise(states)]
     at = data.draw(st.integers(0, len(runs)))
     base = Table(merge(None, runs[:at])) if at else None
     table = Table(merge(base, runs[at:]))

@@ -67,7 +67,7 @@ def test_cut_short_or_longer(contents: list[bytes], data: st.DataObject) -> None
 def test_claims_allocate_nothing() -> None:
     claims = struct.pack("<4sBBHI", b"AMPK", 1, 0, 0, 1 << 20)
     bomb = zstandard.ZstdCompressor(level=19).compress(bytes(64 << 20))
-    table = struct.pack("<4sBBHI32sIIB", b"AMPK", 1, 0, 0, 1, bytes(32), len(bomb), 0xFFFFFFFF, 1)
+    table = struct.pack("<4sBBHI32sIIB", b"AMPK", 1, 0, 0, 1, bytes(32), len(bomb), 0xFFFFFFFF, 1) + blake3(bomb).digest()
     tracemalloc.start()
     try:
         for pack in (claims, table + blake3(table).digest() + bomb):

@@ -1,0 +1,159 @@
+"""The cache: local, disposable, verified. Deleting its directory is always safe, also while it is in use.
+
+An LMDB index (many processes share it) over bytes in append-only segment files; beside it whole files (runs, manifest tables) that are mapped
+into memory. Only verified chunks go in, and each is verified again when it comes out, so neither a power cut nor a flipped bit can make it lie:
+whatever is not right is simply not there. A full disk is never an error for who reads. Knows nothing of stores, versions or mounts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from artifactmount.cache.environment import Environment
+from artifactmount.cache.segments import Segments
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_BUDGET = 10 << 30
+#: Whole files (runs, tables) may take this share of the budget beside it.
+_FILES_SHARE = 4
+_TOUCH_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes held: of chunks, of whole files; and the budget for chunks."""
+
+    chunks: int
+    files: int
+    budget: int
+
+
+class Cache:
+    """The cache in the directory `path`, with a byte budget for chunks. Threads may share one."""
+
+    def __init__(self, path: str, budget: int = DEFAULT_BUDGET) -> None:
+        self.path = os.path.realpath(path)
+        self.budget = budget
+        self._lock = threading.Lock()
+        self._warned = False
+        with contextlib.suppress(OSError):
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            if os.stat(self.path).st_mode & 0o077:
+                os.chmod(self.path, 0o700)
+        self.index = Environment(os.path.join(self.path, "index"), ("chunks", "members", "states", "places", "runs"))
+        self._segments = Segments(os.path.join(self.path, "segments"), self.index, budget)
+
+    def close(self) -> None:
+        """Let go of files."""
+        self._segments.close()
+        self.index.close()
+
+    # -- chunks --------------------------------------------------------------------------------------------------------------------
+    def get_chunk(self, digest: bytes) -> bytes | None:
+        """A chunk's plain bytes, verified; None when it is not here."""
+        return self._segments.get(digest)
+
+    def has_chunk(self, digest: bytes) -> bool:
+        """Whether a chunk is likely here (it is verified only when it is read)."""
+        return self.index.get("chunks", digest) is not None
+
+    def put_chunks(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep these verified chunks (digest, plain bytes). Where there is no room, they are not kept, and one warning says so."""
+        try:
+            self._segments.put(items)
+        except OSError as error:
+            self._warn(error)
+
+    # -- small values --------------------------------------------------------------------------------------------------------------
+    def state_get(self, key: bytes) -> bytes | None:
+        """A small value kept under a key."""
+        return self.index.get("states", key)
+
+    def state_put(self, key: bytes, value: bytes) -> None:
+        """Keep a small value."""
+        if not self.index.put_many("states", [(key, value)]):
+            self._warn(self.index.failure)
+
+    # -- whole files ---------------------------------------------------------------------------------------------------------------
+    def file_path(self, kind: str, name: str) -> str | None:
+        """Where the file `name` of a kind ("runs", "tables") lies, if it is here."""
+        path = os.path.join(self.path, kind, name)
+        try:
+            if time.time() - os.stat(path).st_mtime > _TOUCH_SECONDS:
+                os.utime(path)  # the least recently used goes first
+        except OSError:
+            return None
+        return path
+
+    def put_file(self, kind: str, name: str, pieces: Iterable[bytes | bytearray | memoryview]) -> str | None:
+        """Keep a file: written whole, durable, then given its name; never changed afterwards, so it may be mapped. None: no room."""
+        folder = os.path.join(self.path, kind)
+        path, temporary = os.path.join(folder, name), os.path.join(folder, f".{name[:32]}.{secrets.token_hex(4)}")
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            try:
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    for piece in pieces:
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.rename(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+        except OSError as error:
+            self._warn(error)
+            return None
+        self._sweep_files(keep=path)
+        return path
+
+    def _files(self) -> list[tuple[float, int, str]]:
+        found: list[tuple[float, int, str]] = []
+        for kind in ("runs", "tables"):
+            with contextlib.suppress(OSError), os.scandir(os.path.join(self.path, kind)) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        status = entry.stat()
+                        found.append((status.st_mtime, status.st_size, entry.path))
+        return sorted(found)
+
+    def _sweep_files(self, keep: str) -> None:
+        files = self._files()
+        total = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if total <= self.budget // _FILES_SHARE:
+                return
+            if path != keep:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)  # who has it mapped keeps it
+                    total -= size
+
+    # -- as a whole ----------------------------------------------------------------------------------------------------------------
+    def usage(self) -> Usage:
+        """What is held now."""
+        return Usage(self._segments.total(), sum(size for _, size, _ in self._files()), self.budget)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._segments.clear()
+        for kind in ("runs", "tables"):
+            shutil.rmtree(os.path.join(self.path, kind), ignore_errors=True)
+        self.index.clear()
+
+    def _warn(self, error: Any) -> None:
+        with self._lock:
+            if self._warned:
+                return
+            self._warned = True
+        _log.warning("the cache %s takes nothing in (%s); going on without it", self.path, error)

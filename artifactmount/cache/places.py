@@ -1,0 +1,58 @@
+"""Where the chunks of an artifact's live runs lie: the index that dedupe asks. Valid for exactly the runs it says it holds."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from artifactmount.cache import Cache
+from artifactmount.pack import Place
+from artifactmount.ranges import PackId
+
+_PLACE = struct.Struct("<QIIII")
+
+
+class PlaceIndex:
+    """The places of one artifact, named by a 16-byte key."""
+
+    def __init__(self, cache: Cache, artifact: bytes) -> None:
+        self._index, self._artifact = cache.index, artifact
+        self._memory: dict[bytes, Place] | None = None  # where the cache takes nothing in
+
+    def synced_runs(self) -> set[bytes]:
+        """The digests of the runs whose places are all here."""
+        return {key[len(self._artifact) :] for key, _ in self._index.items("runs", self._artifact)}
+
+    def reset(self) -> None:
+        """Forget everything."""
+
+        def forget(txn: Any) -> None:
+            self._index.delete_prefix(txn, "runs", self._artifact)
+            self._index.delete_prefix(txn, "places", self._artifact)
+
+        self._index.change(forget)
+
+    def add_run(self, run: bytes, chunks: Iterable[tuple[bytes, Place]]) -> None:
+        """Add all places that a run names, and the mark that they are here, at once. The first place of a digest stays."""
+        found = list(chunks)
+
+        def add(txn: Any) -> None:
+            places = self._index.table("places")
+            for digest, place in found:
+                value = _PLACE.pack(place.pack.session, place.pack.number, place.offset, place.stored, place.plain)
+                txn.put(self._artifact + digest, value, db=places, overwrite=False)
+            txn.put(self._artifact + run, b"", db=self._index.table("runs"))
+
+        if not self._index.change(add):
+            self._memory = {**dict(found), **(self._memory or {})}
+
+    def find(self, digest: bytes) -> Place | None:
+        """A live place of a chunk, or None."""
+        if self._memory is not None and digest in self._memory:
+            return self._memory[digest]
+        value = self._index.get("places", self._artifact + digest)
+        if value is None:
+            return None
+        session, number, offset, stored, plain = _PLACE.unpack(value)
+        return Place(PackId(session, number), offset, stored, plain)

@@ -1,0 +1,64 @@
+"""What long work tells of itself: a protocol, silence, and a bar on a terminal. Knows nothing of what the work is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Told by long work how far it is."""
+
+    def begin(self, what: str, total_bytes: int, total_files: int) -> None:
+        """A stage begins; totals may be 0 when nobody knows."""
+        ...
+
+    def advance(self, done_bytes: int, done_files: int) -> None:
+        """So much more is done."""
+        ...
+
+    def end(self) -> None:
+        """The stage is over."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def begin(self, what: str, total_bytes: int, total_files: int) -> None:
+        """See Progress."""
+
+    def advance(self, done_bytes: int, done_files: int) -> None:
+        """See Progress."""
+
+    def end(self) -> None:
+        """See Progress."""
+
+
+class Bar:
+    """A bar on stderr for a stage that takes over two seconds: bytes, files, rate, time left."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._files = self._total_files = 0
+
+    def begin(self, what: str, total_bytes: int, total_files: int) -> None:
+        """See Progress."""
+        from tqdm import tqdm  # 40 ms that only work with a bar pays
+
+        self.end()
+        self._files, self._total_files = 0, total_files
+        self._bar = tqdm(total=total_bytes or None, desc=what, unit="B", unit_scale=True, delay=2, file=sys.stderr, leave=False)
+
+    def advance(self, done_bytes: int, done_files: int) -> None:
+        """See Progress."""
+        if self._bar is not None:
+            self._files += done_files
+            self._bar.set_postfix_str(f"{self._files}/{self._total_files} files", refresh=False)
+            self._bar.update(done_bytes)
+
+    def end(self) -> None:
+        """See Progress."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,205 @@
+"""A store in a folder. A key is a file that appears whole: written under another name, made durable, then linked to its own.
+
+Never O_EXCL and then write: a crash in between would leave a torn file in its place, and a torn log entry would block the project for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+
+from artifactmount.errors import DeniedError, KeyMissingError, NotSentError, StoreError, StoreFullError
+from artifactmount.store import Listed, check_key
+
+_TEMPORARY = ".tmp"
+_STALE_SECONDS = 24 * 3600
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class FolderStore:
+    """The folder `path`. It need not exist: then it is empty, and the first create makes it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self.url = self.path
+        self._temporary = os.path.join(self.path, _TEMPORARY)
+        self._swept = False
+
+    def path_of(self, key: str) -> str:
+        """The file of a key, for readers that read it in place."""
+        return os.path.join(self.path, check_key(key))
+
+    def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        """See Store."""
+        try:
+            descriptor = os.open(self.path_of(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise KeyMissingError(key) from None
+        except OSError as error:
+            raise self._translate(error, key) from error
+        try:
+            size = os.fstat(descriptor).st_size
+            end = size if stop is None else min(stop, size)
+            parts: list[bytes] = []
+            while start < end and (part := os.pread(descriptor, end - start, start)):
+                parts.append(part)
+                start += len(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        except OSError as error:
+            raise self._translate(error, key) from error
+        finally:
+            os.close(descriptor)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See Store. Durable when it returns: the file, its name, and the folders above it."""
+        path = self.path_of(key)
+        if os.path.lexists(path):
+            return False  # spares the writing; the link below decides
+        temporary = ""
+        try:
+            self._make_folders(self._temporary)
+            self._sweep()
+            temporary = os.path.join(self._temporary, f"{os.getpid()}-{secrets.token_hex(8)}")
+            _write(temporary, data)
+            return self._link(temporary, path)
+        except OSError as error:
+            raise self._translate(error, key) from error
+        finally:
+            if temporary:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+
+    def _link(self, temporary: str, path: str) -> bool:
+        folder = os.path.dirname(path)
+        for _ in range(10):
+            self._make_folders(folder)
+            try:
+                os.link(temporary, path, follow_symlinks=False)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                continue  # somebody deleted the last key of this folder, and the folder with it
+            except OSError:
+                # NFS may have lost the answer: two names means that the link was made (link(2), "Bugs").
+                if os.stat(temporary).st_nlink != 2:
+                    raise
+            try:
+                _sync_folder(folder)
+            except OSError as error:
+                raise StoreError(f"{path}: made, but perhaps not durable: {error.strerror}") from error
+            return True
+        raise NotSentError(f"{folder} is removed again and again")
+
+    def list_keys(self, prefix: str, after: str = "", limit: int = 1000) -> list[Listed]:
+        """See Store."""
+        found: list[Listed] = []
+        for key in self._walk("", prefix, after):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(os.path.join(self.path, key))
+                found.append(Listed(key, status.st_size, status.st_mtime))
+            if len(found) == limit:
+                break
+        return found
+
+    def _walk(self, folder: str, prefix: str, after: str) -> Iterator[str]:
+        """Keys in byte order. Where a name is a folder it sorts as if it ended with a slash, as the keys below it do."""
+        for name in self._names(folder):
+            key = folder + name
+            if key.endswith("/"):
+                # A folder is entered only when keys in it can begin with the prefix and stand behind `after`.
+                if (key.startswith(prefix) or prefix.startswith(key)) and (key > after or after.startswith(key)):
+                    yield from self._walk(key, prefix, after)
+            elif key.startswith(prefix) and key > after:
+                yield key
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(os.path.join(self.path, folder)) as entries:
+                names = [entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in entries]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._translate(error, folder) from error
+        return sorted(name for name in names if folder or name != _TEMPORARY + "/")
+
+    def list_prefixes(self, prefix: str, after: str = "", limit: int = 1000) -> list[str]:
+        """See Store."""
+        names = (name[:-1] for name in self._names(prefix) if name.endswith("/"))
+        return sorted(name for name in names if name > after)[:limit]
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See Store. Folders that become empty go, too."""
+        folders: set[str] = set()
+        for key in keys:
+            try:
+                os.unlink(self.path_of(key))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise self._translate(error, key) from error
+            folders.add(os.path.dirname(self.path_of(key)))
+        for folder in folders:
+            while folder != self.path:
+                try:
+                    _sync_folder(folder)
+                    os.rmdir(folder)
+                except OSError:
+                    break
+                folder = os.path.dirname(folder)
+
+    def close(self) -> None:
+        """See Store."""
+
+    def _make_folders(self, folder: str) -> None:
+        """Make a folder and those above it, each durable in the one above."""
+        missing: list[str] = []
+        while not os.path.isdir(folder):
+            missing.append(folder)
+            folder = os.path.dirname(folder)
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+            with contextlib.suppress(FileNotFoundError):  # removed again meanwhile: the caller tries again
+                _sync_folder(os.path.dirname(path))
+
+    def _sweep(self) -> None:
+        """Once: remove temporary files that a dead process left a day ago."""
+        if self._swept:
+            return
+        self._swept = True
+        with contextlib.suppress(OSError), os.scandir(self._temporary) as entries:
+            for entry in entries:
+                if entry.stat().st_mtime < time.time() - _STALE_SECONDS:
+                    os.unlink(entry.path)
+
+    def _translate(self, error: OSError, key: str) -> StoreError:
+        what = f"{os.path.join(self.path, key)}: {error.strerror}"
+        if error.errno in _FULL:
+            return StoreFullError(f"{what}; free some space and run the command again")
+        if error.errno in _DENIED:
+            return DeniedError(f"{what}; the project's folder must be readable, and for changes writable, for you")
+        return NotSentError(what)
+
+
+def _write(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
