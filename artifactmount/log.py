@@ -130,12 +130,12 @@ class State:
 
     seq: int
     digest: bytes
-    versions: Mapping[int, Version] = field(default_factory=dict)
-    aliases: Mapping[str, int] = field(default_factory=dict)
+    versions: dict[int, Version] = field(default_factory=dict)
+    aliases: dict[str, int] = field(default_factory=dict)
     next: int = 0
     open: frozenset[int] = frozenset()
     packs: PackRanges = field(default_factory=PackRanges)
-    moved: Mapping[PackId, PackId] = field(default_factory=dict)
+    moved: dict[PackId, PackId] = field(default_factory=dict)
     trash: PackRanges = field(default_factory=PackRanges)
     needs: frozenset[str] = frozenset()
     type: str | None = None

@@ -51,7 +51,7 @@ class Table:
         "sizes",
     )
 
-    def __init__(self, buffer: bytes | memoryview, *, check: bool = True) -> None:
+    def __init__(self, buffer: bytes | bytearray | memoryview, *, check: bool = True) -> None:
         view = memoryview(buffer)
         if len(view) < HEADER.size + DIGEST_LENGTH:
             raise CorruptError("a manifest table cut short")

@@ -1,8 +1,8 @@
 """A pack: chunks behind a table of contents, in one stored thing. Pure bytes; must not know stores, rows or what the chunks are for.
 
-Layout (docs/format-pack.md): header, one row a chunk, BLAKE3 of all stored bytes, BLAKE3 of the table so far, then the chunks' stored bytes
-back to back. A chunk's own digest covers its plain bytes only, and a zstd frame has bits that a decoder must ignore; the digest of the stored
-bytes is what lets `verify` notice every flipped bit.
+Layout (docs/format.md, "Pack"): header, one row a chunk, BLAKE3 of all stored bytes, BLAKE3 of the table so far, then the chunks' stored
+bytes back to back. A chunk's own digest covers its plain bytes only, and a zstd frame has bits that a decoder must ignore; the digest of
+the stored bytes is what lets `verify` notice every flipped bit.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Run:
         if len(view) < _HEADER.size:
             raise CorruptError(f"a run of {len(view)} bytes")
         magic, version, n, d, c, listed, p, dir_bytes, name_bytes, target_bytes = _HEADER.unpack_from(view)
-        if magic != MAGIC or version != VERSION or view[5:8] != b"\0\0\0":
+        if magic != MAGIC or version != VERSION or any(view[5:8]):
             raise CorruptError("not a run, or of an unknown version")
         # Python's integers do not overflow, so a lying header just fails this comparison, before anything is allocated.
         size = _HEADER.size + 6 * d + dir_bytes + 59 * n + name_bytes + target_bytes + 16 * c + 32 * listed + 12 * p

@@ -24,8 +24,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("",),
     ("errors",),
     ("digest", "ranges"),
-    ("pack",),
-    ("rows", "manifest", "merge", "run", "card", "log", "log.*", "state", "names"),
+    ("pack", "acts"),
+    ("rows", "manifest", "merge", "run", "card", "log", "names"),
     ("store",),
     ("store.folder", "store.s3", "store.memory"),
     ("steps",),
@@ -57,6 +57,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "boto3*"),
     ("store.s3", "botocore*"),
+    ("progress", "tqdm*"),
     ("cli", f"{PACKAGE}*"),
     ("cli.*", f"{PACKAGE}*"),
 )

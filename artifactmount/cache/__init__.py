@@ -1,8 +1,8 @@
 """The cache: local, disposable, verified. Deleting its directory is always safe, also while it is in use.
 
-An LMDB index (many processes share it) over bytes in append-only segment files; beside it whole files (runs, manifest tables) that are mapped
-into memory. Only verified chunks go in, and each is verified again when it comes out, so neither a power cut nor a flipped bit can make it lie:
-whatever is not right is simply not there. A full disk is never an error for who reads. Knows nothing of stores, versions or mounts.
+An LMDB index (many processes share it) over bytes in append-only segment files; beside it whole files (runs, manifest tables) that are
+mapped into memory. Only verified chunks go in, and each is verified again when it comes out, so neither a power cut nor a flipped bit can
+make it lie: whatever is not right is simply not there. A full disk is never an error for who reads. Knows no stores, versions or mounts.
 """
 
 from __future__ import annotations

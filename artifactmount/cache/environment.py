@@ -1,6 +1,6 @@
 """One LMDB environment that cannot fail: a damaged one is made anew, a full disk is an answer, not an exception.
 
-Keys and values are bytes in a few named tables. LMDB is safe between processes, and after a kill; writes are synced, so also after a power cut.
+Keys and values are bytes in a few named tables. LMDB is safe between processes, after a kill, and, as writes are synced, a power cut.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Environment:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value, or None."""
-        return self._read(lambda txn: txn.get(key, db=self._tables[table]), None)
+        value: bytes | None = self._read(lambda txn: txn.get(key, db=self._tables[table]), None)
+        return value
 
     def get_many(self, table: str, keys: Iterable[bytes]) -> list[bytes | None]:
         """The values in the order of the keys, None for a missing one."""

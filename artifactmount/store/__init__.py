@@ -1,7 +1,7 @@
 """A store: dumb bytes by key, and the two properties that everything else rests on.
 
-*Create-if-absent is atomic*, and *a get returns the bytes once created*. Listings may be stale, requests may be late or lost, deletes may fail:
-that costs a leak or time, never data. Nothing here knows what the bytes mean.
+*Create-if-absent is atomic*, and *a get returns the bytes once created*. Listings may be stale, requests may be late or lost, deletes may
+fail: that costs a leak or time, never data. Nothing here knows what the bytes mean.
 """
 
 from __future__ import annotations

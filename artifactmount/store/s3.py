@@ -1,4 +1,4 @@
-"""A store in an S3 bucket, through boto3. Only what every good server honours: PUT with If-None-Match, GET with a range, listing, batch delete.
+"""A store in an S3 bucket, through boto3. Only what every good server honours: PUT with If-None-Match, ranged GET, listing, batch delete.
 
 Configured by the standard AWS variables, files and profiles, nothing of our own. No multipart: nothing stored is larger than 16 MiB. What
 servers differ in was found by trying them (README, "Which stores").
