@@ -96,9 +96,9 @@ class Catalog:
             )
         return builder.finish()
 
-    def loaded(self, digest: bytes) -> Run | None:
-        """A run that was asked for before."""
-        return self._runs.get(digest)
+    def run_of(self, version: Version, digest: bytes) -> Run:
+        """The run of this digest, which is a version's delta or whole manifest."""
+        return self._load(version, digest)
 
     def table(self, state: State, number: int) -> Table:
         """The manifest of a live version: from the cache, or merged from the newest table cached and the runs after it."""

@@ -181,6 +181,11 @@ class Run:
         return array("Q", accumulate(self.name_lengths, initial=0))
 
     # -- one row -------------------------------------------------------------------------------------------------------------------
+    def name(self, row: int) -> bytes:
+        """The name within its directory. Adds up all lengths before it: for messages, not for loops."""
+        start = sum(self.name_lengths[:row])
+        return bytes(self._names[start : start + self.name_lengths[row]])
+
     def change(self, row: int) -> Change:
         """Added, changed or removed."""
         return Change(self.changes[row])

@@ -11,10 +11,11 @@ from artifactmount.digest import directory_digest
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
 from artifactmount.merge import diff, merge
 from artifactmount.rows import Kind, kind_of, path_of, split_path
+from artifactmount.run import Run
 from tests.unit.trees import DIRECTORY, Leaf, Tree, order, run_between, trees
 
 
-def as_tree(table: Table, runs: list) -> Tree:
+def as_tree(table: Table, runs: list[Run]) -> Tree:
     by_digest = {run.digest: run for run in runs}
     tree: Tree = {}
     for key, name, row in table.walk():

@@ -1,0 +1,131 @@
+"""Where a chunk's bytes come from, and what is done when they are not where a run says. Blocking code; must not know files or mounts.
+
+A place is a hint and a digest is the truth: whatever comes back was verified. Deletion may move or remove a pack under a reader, so a
+miss is first taken for news: the head is read again, and only when it does not advance is it a loss (docs/protocol.md, "Readers").
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+
+from artifactmount.errors import CorruptError, GoneError, KeyMissingError
+from artifactmount.log import State
+from artifactmount.pack import HEAD_LENGTH, TableRow, count_chunks, decode_table, open_chunk, table_length
+from artifactmount.project import Project
+from artifactmount.ranges import PackId
+from artifactmount.run import ChunkRef
+from artifactmount.store.folder import FolderStore
+
+_log = logging.getLogger(__name__)
+
+_REFRESHES = 16
+_TABLES = 256
+_MISSES = 4096
+
+
+class Fetcher:
+    """Chunks of one artifact. Threads may share one."""
+
+    def __init__(self, project: Project, name: str) -> None:
+        self._project, self._artifact = project, project.artifact(name)
+        self.in_place = isinstance(project.store, FolderStore)  # packs are read where they lie, and nothing is copied to the cache
+        self._lock = threading.Lock()
+        self._tables: OrderedDict[PackId, dict[bytes, TableRow]] = OrderedDict()
+        self._missed: OrderedDict[PackId, None] = OrderedDict()
+
+    def chunk(self, ref: ChunkRef, state: State, run: bytes) -> bytes:
+        """The verified bytes of a chunk that the run of this digest names.
+
+        Raises GoneError when it is gone and its run with it; CorruptError when a live run's chunk cannot be had; StoreError.
+        """
+        for attempt in range(_REFRESHES):
+            try:
+                return self._chunk(ref, state)
+            except (KeyMissingError, CorruptError) as error:
+                newer = self._project.refresh(self._artifact.name)
+                if newer.seq == state.seq or attempt == _REFRESHES - 1:
+                    return self._by_table(ref, newer, run, error)
+                state = newer
+        raise AssertionError("unreachable")
+
+    def _chunk(self, ref: ChunkRef, state: State) -> bytes:
+        if not self.in_place:
+            cached = self._project.cache.get_chunk(ref.digest)
+            if cached is not None:
+                return cached
+        pack = state.resolve(ref.place.pack)
+        if pack != ref.place.pack:  # its offset says nothing in the new pack
+            return self._from_table(pack, ref.digest)
+        if self.in_place:
+            return open_chunk(self._read(pack, ref.place.offset, ref.place.stored), ref.place.plain, ref.digest)
+        if self._second_miss(pack):
+            return self._whole_pack(pack, ref.digest)
+        stored = self._read(pack, ref.place.offset, ref.place.stored)
+        content = open_chunk(stored, ref.place.plain, ref.digest)
+        self._project.cache.put_chunks([(ref.digest, content)])
+        return content
+
+    def _by_table(self, ref: ChunkRef, state: State, run: bytes, error: Exception) -> bytes:
+        """The last resort: the pack's own table of contents. What cannot be had then is gone, or lost."""
+        try:
+            return self._from_table(state.resolve(ref.place.pack), ref.digest)
+        except (KeyMissingError, CorruptError):
+            if all(run not in (v.metadata.run, v.metadata.full) for v in state.versions.values()):
+                raise GoneError(f"{self._artifact.name}: the version was deleted while it was read") from error
+            raise CorruptError(f"chunk {ref.digest.hex()} in pack {self._artifact.pack_key(ref.place.pack)}: {error}") from error
+
+    # -- from packs ----------------------------------------------------------------------------------------------------------------
+    def _read(self, pack: PackId, offset: int, length: int) -> bytes:
+        stored = self._project.store.get(self._artifact.pack_key(pack), offset, offset + length)
+        if len(stored) != length:
+            raise CorruptError(f"{self._artifact.pack_key(pack)} is cut short")
+        return stored
+
+    def _second_miss(self, pack: PackId) -> bool:
+        """One miss fetches a chunk; a second in the same pack says that its neighbours are wanted, too."""
+        with self._lock:
+            if pack in self._missed:
+                return True
+            self._missed[pack] = None
+            if len(self._missed) > _MISSES:
+                self._missed.popitem(last=False)
+            return False
+
+    def whole_pack(self, pack: PackId) -> None:
+        """Bring all chunks of a pack into the cache. Errors are the reader's business, when it comes to them."""
+        self._whole_pack(pack, b"")
+
+    def _whole_pack(self, pack: PackId, wanted: bytes) -> bytes:
+        stored = self._project.store.get(self._artifact.pack_key(pack))
+        found = b""
+        good: list[tuple[bytes, bytes]] = []
+        for row in decode_table(stored):  # not `decode`: a damaged chunk must not cost its neighbours
+            try:
+                content = open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest)
+            except CorruptError:
+                if row.digest == wanted:
+                    raise
+                continue
+            good.append((row.digest, content))
+            if row.digest == wanted:
+                found = content
+        self._project.cache.put_chunks(good)
+        if wanted and not found:
+            raise CorruptError(f"{self._artifact.pack_key(pack)} does not hold chunk {wanted.hex()}")
+        return found
+
+    def _from_table(self, pack: PackId, digest: bytes) -> bytes:
+        table = self._tables.get(pack)
+        if table is None:
+            head = self._read(pack, 0, HEAD_LENGTH)
+            table = {row.digest: row for row in decode_table(self._read(pack, 0, table_length(count_chunks(head))))}
+            with self._lock:
+                self._tables[pack] = table
+                if len(self._tables) > _TABLES:
+                    self._tables.popitem(last=False)
+        row = table.get(digest)
+        if row is None:
+            raise CorruptError(f"{self._artifact.pack_key(pack)} does not hold chunk {digest.hex()}")
+        return open_chunk(self._read(pack, row.offset, row.stored), row.plain, row.digest)

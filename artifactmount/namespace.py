@@ -1,0 +1,145 @@
+"""Artifacts, versions and aliases as a mount shows them: known names at once, news behind them, nothing polled.
+
+A known name is answered from the newest known state, and the state is refreshed behind it: one request, at most each second, only when
+somebody looks. An unknown name waits for one bounded refresh. So a dead store does not hang look-ups of known names.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from artifactmount.errors import ArtifactError, CorruptError, GoneError, KeyMissingError, NotFoundError, UsageError
+from artifactmount.log import State
+from artifactmount.manifest import ROOT_ROW, Table
+from artifactmount.names import check_artifact, number_of, parse, resolve
+from artifactmount.project import Project
+from artifactmount.reader import Hopper
+from artifactmount.tree import ArtifactDirectory, Attributes, Link, Tree, VersionSlot
+
+_FRESH = 1.0  # seconds
+_UNKNOWN = 0.1  # a name nobody knows yet may be one that somebody just made
+_PATIENCE = 2.0
+
+
+class Namespace:
+    """The upper two levels of a mount."""
+
+    def __init__(self, project: Project, tree: Tree, hopper: Hopper) -> None:
+        self._project, self._tree, self._hopper = project, tree, hopper
+        self._names: list[str] | None = None
+        self._looked: dict[str, float] = {}  # when a state, or the list of names (under ""), was last asked for
+
+    # -- news ----------------------------------------------------------------------------------------------------------------------
+    def _due(self, name: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now - self._looked.get(name, -seconds) < seconds:
+            return False
+        self._looked[name] = now
+        return True
+
+    async def state(self, name: str, *, news: bool = False) -> State | None:
+        """The newest known state of an artifact; None when there is no version of it. `news`: wait for a refresh, within bounds."""
+        try:
+            check_artifact(name)
+        except UsageError:
+            return None
+        known = self._project.known(name)
+        if known is None or not known.versions or news:
+            if self._due(name, _UNKNOWN):
+                await self._hopper.within(_PATIENCE, ("state", name), partial(self._project.refresh, name))
+            known = self._project.known(name)
+        elif self._due(name, _FRESH):
+            self._hopper.begin(("state", name), partial(self._quietly, name))
+        return known if known is not None and known.versions else None
+
+    def _quietly(self, name: str) -> None:
+        """A refresh that nobody waits for: if the store cannot be reached, what is known stays."""
+        try:
+            self._project.refresh(name)
+        except ArtifactError:
+            return
+
+    async def names(self) -> list[str]:
+        """The artifacts of the project; a deleted one may be among them until somebody looks at it."""
+        if self._names is None or self._due("", _FRESH):
+            await self._hopper.within(_PATIENCE, "names", self._read_names)
+        return self._names or []
+
+    def _read_names(self) -> None:
+        self._names = self._project.names()
+
+    # -- the root ------------------------------------------------------------------------------------------------------------------
+    async def in_root(self, name: str) -> Attributes | None:
+        """What stands under a name in the root: an artifact, or `artifact:version` as a link."""
+        if ":" in name:
+            return await self._reference(name)
+        return None if await self.state(name) is None else self._tree.name(ArtifactDirectory(name))
+
+    async def _reference(self, text: str) -> Attributes | None:
+        try:
+            reference = parse(text)
+            state = await self.state(reference.artifact)
+            if state is None:
+                return None
+            try:
+                resolve(state, reference)
+            except NotFoundError:
+                state = await self.state(reference.artifact, news=True)
+                if state is None:
+                    return None
+                resolve(state, reference)
+        except (UsageError, NotFoundError):
+            return None
+        return self._tree.name(Link(f"{reference.artifact}/{reference.version}".encode()))
+
+    async def list_root(self) -> list[tuple[str, Attributes]]:
+        """Every artifact that has versions."""
+        found: list[tuple[str, Attributes]] = []
+        for name in await self.names():
+            known = self._project.known(name)
+            if known is None or known.versions:
+                found.append((name, self._tree.name(ArtifactDirectory(name))))
+        return found
+
+    # -- an artifact ---------------------------------------------------------------------------------------------------------------
+    async def in_artifact(self, artifact: str, name: str) -> Attributes | None:
+        """A version's root, or an alias as a link to it."""
+        for news in (False, True):  # an unknown name may be newer than what is known
+            state = await self.state(artifact, news=news)
+            if state is None:
+                return None
+            number = number_of(name)
+            if number is not None and number in state.versions:
+                return self._tree.directory(self._tree.version(artifact, state.versions[number]), ROOT_ROW)
+            if name in state.aliases:
+                return self._tree.name(Link(f"v{state.aliases[name]}".encode()))
+        return None
+
+    async def list_artifact(self, artifact: str) -> list[tuple[str, Attributes]]:
+        """Versions in order, then aliases."""
+        state = await self.state(artifact, news=True)
+        if state is None:
+            raise NotFoundError(f"no artifact {artifact}")
+        found = [(f"v{n}", self._tree.directory(self._tree.version(artifact, v), ROOT_ROW)) for n, v in state.versions.items()]
+        return found + [(alias, self._tree.name(Link(f"v{n}".encode()))) for alias, n in sorted(state.aliases.items())]
+
+    async def load(self, slot: VersionSlot) -> None:
+        """See to it that a version's table is loaded. Raises GoneError when the version was deleted."""
+        if slot.loaded is None:
+            work = partial(self._load, slot.artifact, slot.version.n)
+            table, state = await self._hopper.hop(("table", slot.artifact, slot.version.n), work)
+            self._tree.load(slot, table, state)
+
+    def _load(self, artifact: str, number: int) -> tuple[Table, State]:
+        state = self._project.known(artifact) or self._project.refresh(artifact)
+        while True:
+            if number not in state.versions:
+                raise GoneError(f"{artifact}:v{number} was deleted")
+            try:
+                return self._project.catalog(artifact).table(state, number), state
+            except KeyMissingError as missing:
+                newer = self._project.refresh(artifact)
+                if newer.seq == state.seq:
+                    raise CorruptError(f"{artifact}:v{number}: {missing}") from missing
+                state = newer

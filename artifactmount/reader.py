@@ -1,0 +1,245 @@
+"""Between the event loop and blocking code: one thread hop for a miss, shared by all who wait for it; hits are answered inline.
+
+The only module that spells `to_thread`. Everything between two awaits is atomic, so there are no locks here (docs/concurrency.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from typing import Any, TypeVar
+
+import trio
+
+from artifactmount.errors import ArtifactError, CorruptError, GoneError
+from artifactmount.fetch import Fetcher
+from artifactmount.project import Project
+from artifactmount.ranges import PackId
+from artifactmount.rows import path_of
+from artifactmount.run import ChunkRef
+from artifactmount.tree import File, RunSlot
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_MEMORY = 32 << 20
+_THREADS = 32
+_OPEN_FILES = 1024
+#: Chunks fetched ahead of a sequential reader, at most: with chunks of 1 MiB this fills a 10 Gb/s link at 10 ms.
+_AHEAD = 16
+
+
+@dataclass(slots=True)
+class _Flight:
+    """Blocking work under way, and everybody who waits for it."""
+
+    done: trio.Event
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """The chunks of a file that is being read, and how it is being read."""
+
+    slot: RunSlot
+    row: int
+    refs: list[ChunkRef]
+    starts: list[int]  # offset of each chunk in the file, and the file's size
+    next: int = 0  # where a sequential reader goes on
+    window: int = 0  # chunks ahead
+    asked: int = 0  # chunks before this one were asked for ahead
+    packs: set[PackId] = field(default_factory=set)  # packs asked for ahead
+
+
+class Hopper:
+    """Runs blocking work in threads. One flight per key: who comes later waits for the same."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._flights: dict[Hashable, _Flight] = {}
+        self._limiter = trio.CapacityLimiter(_THREADS)
+
+    async def hop(self, key: Hashable, work: Callable[[], T]) -> T:
+        """The result of `work`, done in a thread; raises what it raises. Giving up waiting does not stop it for others."""
+        flight = self.begin(key, work)
+        await flight.done.wait()
+        if flight.error is not None:
+            raise flight.error
+        result: T = flight.result
+        return result
+
+    def begin(self, key: Hashable, work: Callable[[], Any]) -> _Flight:
+        """Start `work` unless it is under way; nobody has to wait for it."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(trio.Event())
+            self._nursery.start_soon(self._fly, key, flight, work)
+        return flight
+
+    async def within(self, seconds: float, key: Hashable, work: Callable[[], Any]) -> bool:
+        """Wait for `work` at most so long. Whether it ended well; why it did not is logged."""
+        with trio.move_on_after(seconds):
+            try:
+                await self.hop(key, work)
+            except ArtifactError as error:
+                _log.warning("%s", error)
+                return False
+            return True
+        return False
+
+    async def _fly(self, key: Hashable, flight: _Flight, work: Callable[[], Any]) -> None:
+        try:
+            flight.result = await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001 - it is raised again, in everybody who waits
+            flight.error = error
+        finally:
+            del self._flights[key]
+            flight.done.set()
+
+
+class Reader:
+    """Bytes of files, from memory, cache or store."""
+
+    def __init__(self, project: Project, hopper: Hopper) -> None:
+        self._project, self._hopper = project, hopper
+        self._fetchers: dict[str, Fetcher] = {}
+        self._files: OrderedDict[File, _OpenFile] = OrderedDict()
+        self._memory: OrderedDict[bytes, bytes] = OrderedDict()
+        self._held = 0
+
+    def _fetcher(self, artifact: str) -> Fetcher:
+        if artifact not in self._fetchers:
+            self._fetchers[artifact] = Fetcher(self._project, artifact)
+        return self._fetchers[artifact]
+
+    async def load(self, slot: RunSlot) -> None:
+        """See to it that a slot's run is loaded."""
+        if slot.run is None:
+            catalog = self._project.catalog(slot.artifact)
+            work = partial(catalog.run_of, slot.version, slot.digest)
+            slot.run = await self._hopper.hop(("run", slot.digest), work)
+
+    async def target(self, file: File) -> bytes:
+        """What a symlink points to."""
+        await self.load(file.slot)
+        assert file.slot.run is not None
+        return file.slot.run.target(file.row)
+
+    async def open(self, file: File) -> None:
+        """Get ready to read a file."""
+        await self.load(file.slot)
+
+    async def read(self, file: File, offset: int, size: int) -> bytes | memoryview:
+        """Bytes [offset, offset + size) of a file; fewer only at its end.
+
+        Raises GoneError (its version was deleted and the bytes with it), CorruptError, StoreError.
+        """
+        await self.load(file.slot)
+        opened = self._open_file(file)
+        end = min(offset + size, opened.starts[-1])
+        if offset >= end:
+            return b""
+        first = bisect_right(opened.starts, offset) - 1
+        last = bisect_right(opened.starts, end - 1) - 1
+        self._read_ahead(opened, offset, end, last)
+        if first == last:
+            content = await self._chunk(opened, first)
+            return memoryview(content)[offset - opened.starts[first] : end - opened.starts[first]]
+        parts = [await self._chunk(opened, index) for index in range(first, last + 1)]
+        return b"".join(parts)[offset - opened.starts[first] : end - opened.starts[first]]
+
+    def cached(self, file: File) -> bool:
+        """Whether a file can be read without the store. Its run MUST be loaded."""
+        opened = self._open_file(file)
+        in_place = self._fetcher(file.slot.artifact).in_place
+        return in_place or all(r.digest in self._memory or self._project.cache.has_chunk(r.digest) for r in opened.refs)
+
+    def _open_file(self, file: File) -> _OpenFile:
+        opened = self._files.get(file)
+        if opened is None:
+            run = file.slot.run
+            assert run is not None
+            refs = run.chunks(file.row)
+            starts = list(accumulate((ref.place.plain for ref in refs), initial=0))
+            opened = self._files[file] = _OpenFile(file.slot, file.row, refs, starts)
+            if len(self._files) > _OPEN_FILES:
+                self._files.popitem(last=False)
+        else:
+            self._files.move_to_end(file)
+        return opened
+
+    async def _chunk(self, opened: _OpenFile, index: int) -> bytes:
+        ref = opened.refs[index]
+        content = self._memory.get(ref.digest)
+        if content is not None:
+            self._memory.move_to_end(ref.digest)
+            return content
+        try:
+            content = await self._hopper.hop(("chunk", ref.digest), partial(self._fetch, opened.slot, ref))
+        except (CorruptError, GoneError) as error:
+            _log.error("%s:v%d %s: %s", opened.slot.artifact, opened.slot.version.n, _show(opened), error)
+            raise
+        self._remember(ref.digest, content)
+        return content
+
+    def _fetch(self, slot: RunSlot, ref: ChunkRef) -> bytes:
+        state = self._project.known(slot.artifact) or self._project.refresh(slot.artifact)
+        return self._fetcher(slot.artifact).chunk(ref, state, slot.digest)
+
+    def _remember(self, digest: bytes, content: bytes) -> None:
+        if digest not in self._memory:
+            self._memory[digest] = content
+            self._held += len(content)
+            while self._held > _MEMORY:
+                self._held -= len(self._memory.popitem(last=False)[1])
+
+    # -- ahead of a sequential reader ----------------------------------------------------------------------------------------------
+    def _read_ahead(self, opened: _OpenFile, offset: int, end: int, last: int) -> None:
+        """Where reading goes on, fetch what comes next: a window that doubles with every chunk, and closes when the reader jumps.
+
+        Never more than half of the memory's chunks in a folder project, so that what was fetched ahead is not dropped before it is read.
+        """
+        sequential = opened.next == offset or (opened.next and abs(opened.next - offset) <= 1 << 20)
+        opened.next = end
+        if not sequential:
+            opened.window, opened.asked = 0, 0
+            return
+        if last < opened.asked - opened.window // 2 or len(opened.refs) < 2:
+            return
+        fetcher = self._fetcher(opened.slot.artifact)
+        opened.window = min(max(2 * opened.window, 1), _AHEAD // 2 if fetcher.in_place else _AHEAD)
+        stop = min(last + 1 + opened.window, len(opened.refs))
+        for index in range(max(last + 1, opened.asked), stop):
+            self._fetch_ahead(fetcher, opened, index)
+        opened.asked = max(stop, opened.asked)
+
+    def _fetch_ahead(self, fetcher: Fetcher, opened: _OpenFile, index: int) -> None:
+        ref = opened.refs[index]
+        if ref.digest in self._memory:
+            return
+        if fetcher.in_place:
+            self._hopper.begin(("ahead", ref.digest), partial(self._fetch_into_memory, opened, ref))
+        elif ref.place.pack not in opened.packs and not self._project.cache.has_chunk(ref.digest):
+            opened.packs.add(ref.place.pack)
+            pack = ref.place.pack
+            self._hopper.begin(("pack", opened.slot.artifact, pack), partial(fetcher.whole_pack, pack))
+
+    def _fetch_into_memory(self, opened: _OpenFile, ref: ChunkRef) -> None:
+        content = self._fetch(opened.slot, ref)
+        trio.from_thread.run_sync(self._remember, ref.digest, content)
+
+
+def _show(opened: _OpenFile) -> str:
+    run = opened.slot.run
+    assert run is not None
+    for key, start, stop in run.directories():
+        if start <= opened.row < stop:
+            return path_of(key, run.name(opened.row)).decode("utf-8", "backslashreplace")
+    return "?"
