@@ -16,6 +16,8 @@ from artifactmount.ranges import NUMBER_LIMIT, SESSION_LIMIT, PackId, PackRanges
 NUMBER_MAX = 1 << 53  # what every JSON reader holds exactly
 TEXT_LIMIT = 1024
 SALT_LENGTH = 16
+MOVE_LIMIT = 1 << 20
+"""No entry moves more packs, and no state remembers more moved ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +171,23 @@ def act_from_json(value: Any) -> Act:
             return Open(hexadecimal(_only(fields, "salt")["salt"], SALT_LENGTH))
         case "commit":
             fields = _only(fields, "keep", "ops", "session")
-            ops = fields["ops"]
-            if not isinstance(ops, list):
+            if not isinstance(fields["ops"], list):
                 raise CorruptError("the ops of a commit are not a list")
+            ops: list[Op] = []
+            moved = 0
+            for value in fields["ops"]:
+                ops.append(op := _op_from_json(value))
+                moved += len(op.moves) if isinstance(op, Move) else 0
+                if moved > MOVE_LIMIT:
+                    raise CorruptError(f"moves of more than {MOVE_LIMIT} packs")
             session = None if fields["session"] is None else number(fields["session"], SESSION_LIMIT)
-            return Commit(session, PackRanges.from_json(fields["keep"]), tuple(_op_from_json(op) for op in ops))
+            return Commit(session, PackRanges.from_json(fields["keep"]), tuple(ops))
         case "close":
             return Close(number(_only(fields, "session")["session"], SESSION_LIMIT))
         case "purge":
             return Purge(PackRanges.from_json(_only(fields, "keys")["keys"]))
         case _:
-            raise NeedsNewerError(f"a log entry says {word!r}: this project needs a newer artifactmount")
+            raise NeedsNewerError(f"a log entry says {word!r:.40}: this project needs a newer artifactmount")
 
 
 def _op_to_json(op: Op) -> dict[str, Any]:
@@ -239,7 +247,7 @@ def _op_from_json(value: Any) -> Op:
             _only(fields)
             return DeleteArtifact()
         case _:
-            raise NeedsNewerError(f"a log entry says {word!r}: this project needs a newer artifactmount")
+            raise NeedsNewerError(f"a log entry says {word!r:.40}: this project needs a newer artifactmount")
 
 
 def counts_to_json(counts: Counts) -> dict[str, int]:
@@ -301,16 +309,18 @@ def moves_from_json(value: Any) -> tuple[tuple[PackId, PackId], ...]:
     """Raises CorruptError when it is not what `moves_to_json` writes."""
     if not isinstance(value, list):
         raise CorruptError("moves of packs are not a list")
-    moves: list[tuple[PackId, PackId]] = []
+    total = 0
     for item in value:
         if not (isinstance(item, list) and len(item) == 5 and all(type(part) is int and part >= 0 for part in item)):
-            raise CorruptError(f"not a move of packs: {item!r}")
+            raise CorruptError(f"not a move of packs: {item!r:.80}")
         session, first, last, new_session, new_first = item
         if max(session, new_session) >= SESSION_LIMIT or not first <= last < NUMBER_LIMIT or new_first + last - first >= NUMBER_LIMIT:
             raise CorruptError(f"a move of packs out of bounds: {item!r}")
-        # An entry is at most 1 MiB, and a range in it may name as many packs as one version can reasonably have.
-        if last - first > 1 << 20:
-            raise CorruptError("a move of too many packs at once")
+        total += last - first + 1
+        if total > MOVE_LIMIT:  # asked before any is made: 20 bytes could name 10^8 packs
+            raise CorruptError(f"moves of more than {MOVE_LIMIT} packs")
+    moves: list[tuple[PackId, PackId]] = []
+    for session, first, last, new_session, new_first in value:
         moves += ((PackId(session, first + i), PackId(new_session, new_first + i)) for i in range(last - first + 1))
     if moves_to_json(tuple(moves)) != value or len({old for old, _ in moves}) != len(moves):
         raise CorruptError("moves of packs are not in their one form")

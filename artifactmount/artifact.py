@@ -167,13 +167,14 @@ def _start(artifact: Artifact) -> Steps[State]:
         low = max((k for k, data in zip(probes, found, strict=True) if data is not None), default=low)
         high = min((k for k, data in zip(probes, found, strict=True) if data is None and k > low), default=high)
     for k in range(low, max(low - 3, 0), -1):
-        state = yield from _checkpoint(artifact, k * CHECKPOINT_EVERY)
+        state = yield from checkpoint_before(artifact, k * CHECKPOINT_EVERY)
         if state is not None:
             return state
     return artifact.empty()
 
 
-def _checkpoint(artifact: Artifact, seq: int) -> Steps[State | None]:
+def checkpoint_before(artifact: Artifact, seq: int) -> Steps[State | None]:
+    """The state before entry `seq`, a multiple of 64, from its checkpoint; None when that is missing or not the one the entry proves."""
     entry_bytes, checkpoint = yield GetMany((artifact.log_key(seq), artifact.checkpoint_key(seq - 1)))
     if entry_bytes is None or checkpoint is None:
         return None
@@ -185,6 +186,12 @@ def _checkpoint(artifact: Artifact, seq: int) -> Steps[State | None]:
     if state.seq != seq - 1 or state.digest != entry.prev:
         return None
     return state
+
+
+def read_entries(artifact: Artifact, start: int, stop: int) -> Steps[list[bytes | None]]:
+    """The bytes of the entries [start, stop), None where there is none."""
+    found: list[bytes | None] = yield GetMany(tuple(artifact.log_key(seq) for seq in range(start, stop)))
+    return found
 
 
 def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Steps[Appended]:

@@ -31,8 +31,9 @@ class Card:
         try:
             fields = json.loads(data)
             note, metadata = fields["note"], fields["metadata"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise CorruptError(f"a version's card cannot be read: {error}") from None
-        if not isinstance(note, str) or not isinstance(metadata, dict):
-            raise CorruptError("a version's card has the wrong fields")
+            canonical = Card(note, metadata).encode() == data
+        except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
+            raise CorruptError(f"a version's card cannot be read: {str(error)[:80]}") from None
+        if not canonical or not isinstance(note, str) or not isinstance(metadata, dict):
+            raise CorruptError("a version's card is not in its one form")
         return Card(note, metadata)

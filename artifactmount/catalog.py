@@ -53,7 +53,7 @@ class Catalog:
         key = b"card" + blake3(f"{self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}".encode()).digest()
         cached = self._cache.state_get(key)
         if cached is None:
-            cached = self._fetch(version)[0]
+            cached = self.read_stored(version)[0]
             self._cache.state_put(key, cached)
         return Card.decode(cached)
 
@@ -141,6 +141,11 @@ class Catalog:
                 index.add_run(digest, ((chunk.digest, chunk.place) for chunk in self.run(version).all_chunks()))
         return index
 
+    def runs(self, state: State, table: Table) -> list[Run]:
+        """The runs that a table's rows come from, in the order of its `origins`."""
+        writers = state.writers()
+        return self._load_all([writers[digest] for digest in table.origins], table.origins)
+
     def _load_all(self, versions: list[Version], digests: list[bytes]) -> list[Run]:
         if len(versions) == 1:
             return [self._load(versions[0], digests[0])]
@@ -153,7 +158,7 @@ class Catalog:
             return run
         path = self._cache.file_path("runs", digest.hex())
         if path is None:
-            _, delta, full = self._fetch(version)
+            _, delta, full = self.read_stored(version)
             content = delta if digest == version.metadata.run else full
             run = Run(content, digest)
             path = self._cache.put_file("runs", digest.hex(), [content])
@@ -165,8 +170,11 @@ class Catalog:
         self._runs[digest] = run
         return run
 
-    def _fetch(self, version: Version) -> tuple[bytes, bytes, bytes]:
-        """Card, delta and full table (or nothing) of a version, from its metadata packs."""
+    def read_stored(self, version: Version) -> tuple[bytes, bytes, bytes]:
+        """Card, delta and whole manifest (or nothing) of a version, from its metadata packs in the store.
+
+        Raises KeyMissingError when a newer state no longer has them, CorruptError.
+        """
         metadata = version.metadata
         wanted = metadata.run_length + metadata.full_length
         pieces: list[bytes] = []

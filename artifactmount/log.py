@@ -1,7 +1,7 @@
 """The log of one artifact: entries, the state they fold to, and checkpoints of it. Pure: no store, no clock, no randomness.
 
 The fold decides from the entry and the state alone, so every client comes to the same state. What it refuses stays in the log as an act
-without effect. All rules are in docs/format-log.md and are part of the format: a later rule needs a new word in `needs`.
+without effect. All rules are in docs/format.md and are part of the format: a later rule needs a new word in `needs`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from blake3 import blake3
 
 from artifactmount.acts import (
+    MOVE_LIMIT,
     NUMBER_MAX,
     Act,
     Close,
@@ -46,7 +47,7 @@ from artifactmount.acts import (
     text,
 )
 from artifactmount.digest import DIGEST_LENGTH
-from artifactmount.errors import CorruptError, NeedsNewerError
+from artifactmount.errors import CorruptError, NeedsNewerError, UsageError
 from artifactmount.ranges import SESSION_LIMIT, PackId, PackRanges
 
 FORMAT = 1
@@ -165,6 +166,12 @@ class State:
                 if self.versions[m].metadata.full is not None:
                     break
         return numbers[::-1]
+
+    def writers(self) -> dict[bytes, Version]:
+        """The live version behind each run, delta or whole manifest, by the run's digest."""
+        found = {version.metadata.run: version for version in self.versions.values()}
+        found |= {version.metadata.full: version for version in self.versions.values() if version.metadata.full is not None}
+        return found
 
     def resolve(self, pack: PackId) -> PackId:
         """Where the live chunks of a pack are now."""
@@ -315,9 +322,8 @@ class _Draft:
 
     def check(self) -> None:
         """What must hold after all ops."""
-        for pack in self._new:
-            place = self.moved.get(pack, pack)
-            _expect(place in self._old.packs or place in self._keep, f"a version names {pack}, which is not live")
+        for pack in (self._places() - self._keep - self._old.packs).ranges:
+            raise _Refusal(f"a version names the packs {pack}, which are not live")
         self._check_bases()
         if self._put:
             digests = [version.digest for version in self.versions.values()]
@@ -343,9 +349,13 @@ class _Draft:
     def derive(self) -> tuple[PackRanges, dict[PackId, PackId], PackRanges]:
         """Live packs, moved packs, trash. Only what the live versions' lists name stays; nothing is taken from the entry."""
         if not self._whole:  # nothing went: the price is that of what came
-            new = PackRanges.of(self.moved.get(pack, pack) for pack in self._new)
-            return self._old.packs | new, self.moved, self._old.trash
+            return self._old.packs | self._places(), self.moved, self._old.trash
         return self._derive_from_all()
+
+    def _places(self) -> PackRanges:
+        """Where the packs that the new lists name are now. By ranges: a range of 10^8 packs costs no more than one of a single pack."""
+        moved = [pack for pack in self.moved if pack in self._new]
+        return (self._new - PackRanges.of(moved)) | PackRanges.of(self.moved[pack] for pack in moved)
 
     def _derive_from_all(self) -> tuple[PackRanges, dict[PackId, PackId], PackRanges]:
         parts: list[tuple[int, int, int]] = []
@@ -354,6 +364,7 @@ class _Draft:
             parts += version.packs.ranges
         named = PackRanges.merged(parts)
         moved = {old: new for old, new in self.moved.items() if old in named}
+        _expect(len(moved) <= MOVE_LIMIT, f"more than {MOVE_LIMIT} packs would be moved ones")
         packs = (named - PackRanges.of(moved)) | PackRanges.of(moved.values())
         return packs, moved, self._old.trash | (self._old.packs - packs)
 
@@ -391,7 +402,8 @@ def _unseal(data: bytes, limit: int, what: str) -> dict[str, Any]:
         raise CorruptError(f"{what} cannot be read: {str(error)[:80]}") from None
     if not whole:
         raise CorruptError(f"{what} is damaged: its checksum is wrong")
-    if rest.pop("format", None) != FORMAT:
+    found = rest.pop("format", None)
+    if type(found) is not int or found != FORMAT:
         raise NeedsNewerError(f"{what} has another format: this project needs a newer artifactmount")
     needs = rest.get("needs", [])
     if not isinstance(needs, list) or needs:
@@ -400,7 +412,7 @@ def _unseal(data: bytes, limit: int, what: str) -> dict[str, Any]:
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """The entry's bytes."""
+    """The entry's bytes. Raises UsageError for what no reader would accept: once in the log, it would end it for everybody."""
     fields = {
         "format": FORMAT,
         "needs": list(entry.needs),
@@ -416,6 +428,11 @@ def encode_entry(entry: Entry) -> bytes:
     data = _seal(fields)
     if len(data) > ENTRY_LIMIT:
         raise ValueError(f"a log entry of {len(data)} bytes (limit {ENTRY_LIMIT})")
+    if not entry.needs:
+        try:
+            decode_entry(data, entry.seq)
+        except CorruptError as error:
+            raise UsageError(f"this cannot be written to the log: {error}") from None
     return data
 
 

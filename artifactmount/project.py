@@ -38,13 +38,15 @@ class Project:
     def __init__(self, store: Store, cache: Cache, state_directory: str, *, create: bool = False) -> None:
         self.store, self.cache, self.url = store, cache, store.url
         self.pins = Pins(store.url, state_directory)
-        self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self._before_writing)
+        self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self.check_store)
         self._states: dict[str, State] = {}
         self._catalogs: dict[str, Catalog] = {}
         self._probed = False
         self.created = False
         self._document = self._open(create)
         self.id: str = _identity(self._document)
+        self.format = FORMAT
+        self.made: str = json.loads(self._document)["created"]
         self.pins.check_project(self.id)
 
     def _open(self, create: bool) -> bytes:
@@ -61,11 +63,16 @@ class Project:
         self.created = self.store.create(PROJECT_KEY, document)
         return document if self.created else self.store.get(PROJECT_KEY)
 
-    def _before_writing(self) -> None:
+    def check_store(self) -> None:
         """Once per process: make sure this store refuses to overwrite. Raises RefusedError for one that would not."""
         if not self._probed:
             probe(self.store, PROJECT_KEY, self._document)
             self._probed = True
+
+    def check_document(self) -> None:
+        """Read project.json again. Raises CorruptError when it is damaged, ProjectMismatchError when it is another."""
+        if self.store.get(PROJECT_KEY) != self._document:
+            raise ProjectMismatchError(f"{self.url}: {PROJECT_KEY} changed while it was in use")
 
     def artifact(self, name: str) -> Artifact:
         """The artifact of that name, whether it exists or not. Raises UsageError for a bad name."""

@@ -51,7 +51,7 @@ class PackRanges:
         found: list[tuple[int, int, int]] = []
         for item in value:
             if not (isinstance(item, list) and len(item) == 3 and all(type(part) is int for part in item)):
-                raise CorruptError(f"not a range of packs: {item!r}")
+                raise CorruptError(f"not a range of packs: {item!r:.80}")
             session, first, last = item
             if not (0 <= session < SESSION_LIMIT and 0 <= first <= last < NUMBER_LIMIT):
                 raise CorruptError(f"a range of packs out of bounds: {item!r}")

@@ -20,7 +20,7 @@ from artifactmount.errors import ArtifactError, CorruptError, GoneError
 from artifactmount.fetch import Fetcher
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
-from artifactmount.rows import path_of
+from artifactmount.rows import show_path
 from artifactmount.run import ChunkRef
 from artifactmount.tree import File, RunSlot
 
@@ -237,9 +237,5 @@ class Reader:
 
 
 def _show(opened: _OpenFile) -> str:
-    run = opened.slot.run
-    assert run is not None
-    for key, start, stop in run.directories():
-        if start <= opened.row < stop:
-            return path_of(key, run.name(opened.row)).decode("utf-8", "backslashreplace")
-    return "?"
+    assert opened.slot.run is not None
+    return show_path(opened.slot.run.path(opened.row))

@@ -71,6 +71,12 @@ def path_of(key: bytes, name: bytes = b"") -> bytes:
     return directory + b"/" + name if directory else name
 
 
+def show_path(path: bytes) -> str:
+    """A path for a message: one line, whatever bytes are in it."""
+    text = path.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def child_key(key: bytes, name: bytes) -> bytes:
     """The key of the directory `name` in the directory `key`."""
     return key + b"\0" + name if key else name

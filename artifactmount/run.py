@@ -16,7 +16,7 @@ from itertools import accumulate, chain
 from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, chunk_digest, content_digest
 from artifactmount.errors import CorruptError
 from artifactmount.pack import Place
-from artifactmount.ranges import PackId
+from artifactmount.ranges import NUMBER_LIMIT, SESSION_LIMIT, PackId
 from artifactmount.rows import (
     MODES,
     PATH_LIMIT,
@@ -27,6 +27,7 @@ from artifactmount.rows import (
     check_key,
     check_names,
     kind_of,
+    path_of,
 )
 
 MAGIC = b"AMRN"
@@ -181,10 +182,11 @@ class Run:
         return array("Q", accumulate(self.name_lengths, initial=0))
 
     # -- one row -------------------------------------------------------------------------------------------------------------------
-    def name(self, row: int) -> bytes:
-        """The name within its directory. Adds up all lengths before it: for messages, not for loops."""
+    def path(self, row: int) -> bytes:
+        """The path of a row. Adds up everything before it: for messages, not for loops."""
         start = sum(self.name_lengths[:row])
-        return bytes(self._names[start : start + self.name_lengths[row]])
+        key = next(key for key, _, stop in self.directories() if row < stop)
+        return path_of(key, bytes(self._names[start : start + self.name_lengths[row]]))
 
     def change(self, row: int) -> Change:
         """Added, changed or removed."""
@@ -276,8 +278,12 @@ def _check(run: Run) -> None:
     used = list(dict.fromkeys(chunk_packs))
     if used != list(range(len(run._packs[0]))) or len(set(run.packs)) != len(used):
         raise CorruptError("a run whose pack table is not exactly what its chunks use")
-    if len(plain) and (max(plain) > CHUNK_LIMIT or min(plain) < 1 or min(stored) < 1 or max(offsets) > _PACK_BYTES_LIMIT):
+    if any(pack.session >= SESSION_LIMIT or pack.number >= NUMBER_LIMIT for pack in run.packs):
+        raise CorruptError("a run with a pack that cannot be")
+    if len(plain) and (max(plain) > CHUNK_LIMIT or min(plain) < 1 or max(offsets) > _PACK_BYTES_LIMIT):
         raise CorruptError("a run with a chunk of an impossible size or place")
+    if len(stored) and (max(stored) > CHUNK_LIMIT or min(stored) < 1):
+        raise CorruptError("a run with a chunk of an impossible stored size")
     _check_directories(run)
     _check_rows(run)
 

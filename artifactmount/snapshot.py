@@ -26,6 +26,7 @@ from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, O
 from artifactmount.log import Act, Close, Commit, Counts, Describe, Metadata, Op, Open, PutVersion, SetAlias, State, Version
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
+from artifactmount.mountpoint import check_apart
 from artifactmount.names import LATEST, check_alias
 from artifactmount.pack import Place, compress
 from artifactmount.packer import Packer
@@ -100,6 +101,7 @@ def take(project: Project, path: str, name: str, options: Options, progress: Pro
 
 def _check_apart(staging: str, project: Project) -> None:
     """A cache or project inside the folder would be a part of what it stores."""
+    check_apart(staging)
     for what, path in (("cache", project.cache.path), ("project", getattr(project.store, "path", None))):
         if path is not None and os.path.commonpath((staging, os.path.realpath(path))) == staging:
             raise StagingError(f"the {what} folder {path} lies inside {staging}; keep it elsewhere (--{what})")

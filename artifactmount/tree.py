@@ -54,7 +54,7 @@ class Link:
     target: bytes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class VersionSlot:
     """A version that was seen. Its table is loaded when somebody looks inside, and stays open until unmount."""
 
@@ -72,7 +72,7 @@ class VersionSlot:
         return self.loaded
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunSlot:
     """A run that files were seen of. It is loaded when one of them is first used."""
 
@@ -151,8 +151,7 @@ class Tree:
     def load(self, slot: VersionSlot, table: Table, state: State) -> None:
         """Give a version its table, and slots to the runs that its rows come from."""
         if slot.loaded is None:
-            writers = {v.metadata.run: v for v in state.versions.values()}
-            writers |= {v.metadata.full: v for v in state.versions.values() if v.metadata.full is not None}
+            writers = state.writers()
             slot.runs = [self._run_slot(slot.artifact, digest, writers.get(digest, slot.version)) for digest in table.origins]
             slot.loaded = table
 

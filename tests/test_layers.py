@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 ORDER: tuple[tuple[str, ...], ...] = (
     ("",),
     ("errors",),
+    ("mountpoint",),
     ("digest", "ranges"),
     ("pack", "acts"),
     ("rows", "manifest", "merge", "run", "card", "log", "names"),
@@ -34,7 +35,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("fetch",),
     ("staging", "progress"),
     ("scan", "packer", "content", "changes"),
-    ("snapshot", "download", "verify"),
+    ("snapshot", "target", "alias", "history", "download", "verify"),
     ("tree",),
     ("reader",),
     ("namespace",),
@@ -67,7 +68,7 @@ LAZY: tuple[tuple[str, str], ...] = (
 TO_THREAD_IN = ("reader",)
 
 # Beside errors.py, the modules that look at what the operating system answered.
-ERRNO_IN = ("errors", "store.folder", "cache", "cache.*", "staging", "download", "daemon")
+ERRNO_IN = ("errors", "store.folder", "cache", "cache.*", "staging", "target")
 
 BANNED = frozenset({"object", "node", "info", "meta", "data", "manager", "handler", "helper", "util", "common"})
 

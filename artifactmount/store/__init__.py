@@ -49,7 +49,10 @@ class Store(Protocol):
         ...
 
     def list_prefixes(self, prefix: str, after: str = "", limit: int = 1000) -> list[str]:
-        """The names between `prefix` (which ends with a slash) and the next slash, behind `after`, in byte order."""
+        """The names between `prefix` (empty, or a key with a slash behind) and the next slash, behind `after`, in byte order.
+
+        The order is that of the names, not of the keys below them: `a` stands before `a-b`, though `a-b/x` stands before `a/x`.
+        """
         ...
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -66,6 +69,15 @@ def check_key(key: str) -> str:
     if not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
         raise UsageError(f"not a key: {key!r}")
     return key
+
+
+def check_prefix(prefix: str) -> str:
+    """`prefix`, or UsageError: of a listing of names, for the same reason."""
+    if prefix and not prefix.endswith("/"):
+        raise UsageError(f"not a prefix: {prefix!r}")
+    if prefix:
+        check_key(prefix[:-1])
+    return prefix
 
 
 def probe(store: Store, key: str, data: bytes) -> None:

@@ -9,11 +9,12 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator, Sequence
 
 from artifactmount.errors import DeniedError, KeyMissingError, NotSentError, StoreError, StoreFullError
-from artifactmount.store import Listed, check_key
+from artifactmount.store import Listed, check_key, check_prefix
 
 _TEMPORARY = ".tmp"
 _STALE_SECONDS = 24 * 3600
@@ -43,8 +44,10 @@ class FolderStore:
         except OSError as error:
             raise self._translate(error, key) from error
         try:
-            size = os.fstat(descriptor).st_size
-            end = size if stop is None else min(stop, size)
+            status = os.fstat(descriptor)
+            if stat.S_ISDIR(status.st_mode):
+                raise KeyMissingError(key)
+            end = status.st_size if stop is None else min(stop, status.st_size)
             parts: list[bytes] = []
             while start < end and (part := os.pread(descriptor, end - start, start)):
                 parts.append(part)
@@ -99,11 +102,16 @@ class FolderStore:
         """See Store."""
         found: list[Listed] = []
         for key in self._walk("", prefix, after):
-            with contextlib.suppress(FileNotFoundError):
-                status = os.stat(os.path.join(self.path, key))
-                found.append(Listed(key, status.st_size, status.st_mtime))
-            if len(found) == limit:
+            if len(found) >= limit:
                 break
+            try:
+                status = os.lstat(os.path.join(self.path, key))
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+            except OSError as error:
+                raise self._translate(error, key) from error
+            if stat.S_ISREG(status.st_mode):  # a symlink is no key: `get` does not follow it
+                found.append(Listed(key, status.st_size, status.st_mtime))
         return found
 
     def _walk(self, folder: str, prefix: str, after: str) -> Iterator[str]:
@@ -129,7 +137,7 @@ class FolderStore:
 
     def list_prefixes(self, prefix: str, after: str = "", limit: int = 1000) -> list[str]:
         """See Store."""
-        names = (name[:-1] for name in self._names(prefix) if name.endswith("/"))
+        names = (name[:-1] for name in self._names(check_prefix(prefix)) if name.endswith("/"))
         return sorted(name for name in names if name > after)[:limit]
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -138,7 +146,7 @@ class FolderStore:
         for key in keys:
             try:
                 os.unlink(self.path_of(key))
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 continue
             except OSError as error:
                 raise self._translate(error, key) from error
@@ -162,9 +170,10 @@ class FolderStore:
             missing.append(folder)
             folder = os.path.dirname(folder)
         for path in reversed(missing):
-            with contextlib.suppress(FileExistsError):
+            # Not found: the folder above was removed again meanwhile. The caller tries again.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.mkdir(path)
-            with contextlib.suppress(FileNotFoundError):  # removed again meanwhile: the caller tries again
+            with contextlib.suppress(FileNotFoundError):
                 _sync_folder(os.path.dirname(path))
 
     def _sweep(self) -> None:

@@ -8,7 +8,7 @@ from bisect import bisect_right, insort
 from collections.abc import Sequence
 
 from artifactmount.errors import KeyMissingError
-from artifactmount.store import Listed, check_key
+from artifactmount.store import Listed, check_key, check_prefix
 
 
 class MemoryStore:
@@ -51,6 +51,7 @@ class MemoryStore:
 
     def list_prefixes(self, prefix: str, after: str = "", limit: int = 1000) -> list[str]:
         """See Store."""
+        check_prefix(prefix)
         with self._lock:
             names = {key[len(prefix) :].split("/", 1)[0] for key in self._keys if key.startswith(prefix) and "/" in key[len(prefix) :]}
         return sorted(name for name in names if name > after)[:limit]

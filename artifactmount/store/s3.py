@@ -23,7 +23,7 @@ from artifactmount.errors import (
     UnreachableError,
     UsageError,
 )
-from artifactmount.store import Listed, check_key
+from artifactmount.store import Listed, check_key, check_prefix
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 _BATCH = 1000
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled"}
-_NOT_SENT = {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError", "NoCredentialsError"}
+# Not SSLError: it may also come with the answer, after the request was done.
+_NOT_SENT = {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "NoCredentialsError"}
+_BUSY = (500, 502, 503, 504)
 _READ_TRIES = 4
 
 
@@ -77,29 +79,33 @@ class S3Store:
         return client
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        """See Store. A body cut short is asked for again."""
+        """See Store. A body cut short is asked for again; other errors the library has tried to get over already."""
+        where: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
         if stop is not None and stop <= start:
             return b""
-        where: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
         if start or stop is not None:
             where["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         for attempt in range(_READ_TRIES):
             try:
                 with self._translated(key):
                     answer = self._client(_READ_TRIES).get_object(**where)
-                    body = answer["Body"].read()
-                    if len(body) != answer["ContentLength"]:
-                        raise StoreError(f"{self.url}/{key}: {len(body)} of {answer['ContentLength']} bytes came")
-                return self._checked_range(key, body, answer, start, stop)
             except _EmptyRangeError:
                 return b""
-            except ArtifactError as error:
-                if attempt == _READ_TRIES - 1 or isinstance(error, (KeyMissingError, DeniedError, UnreachableError, NotFoundError)):
+            try:
+                with self._translated(key):
+                    body = answer["Body"].read()
+                return self._checked_range(key, body, answer, start, stop)
+            except StoreError:
+                if attempt == _READ_TRIES - 1:
                     raise
         raise AssertionError("unreachable")
 
     def _checked_range(self, key: str, body: bytes, answer: Any, start: int, stop: int | None) -> bytes:
         """The bytes asked for: a server that ignores ranges sends all of them, one that is wrong is not believed."""
+        length = answer.get("ContentLength")
+        if len(body) != length:
+            # Without a length the end of the connection would pass for the end of the value.
+            raise StoreError(f"{self.url}/{key}: {len(body)} of {'?' if length is None else length} bytes came")
         if not start and stop is None:
             return body
         got = answer.get("ContentRange")
@@ -143,20 +149,19 @@ class S3Store:
 
     def list_prefixes(self, prefix: str, after: str = "", limit: int = 1000) -> list[str]:
         """See Store."""
-        names: list[str] = []
-        whole = self._prefix + prefix
+        whole, names = self._prefix + check_prefix(prefix), set[str]()
+        where: dict[str, Any] = {"StartAfter": whole + after} if after else {}
         with self._translated(prefix):
-            while len(names) < limit:
-                # Behind "after/" and all its keys: the byte behind the slash.
-                behind = whole + (names[-1] if names else after) + "0" if names or after else ""
+            while limit > 0:
                 page = self._client(_READ_TRIES).list_objects_v2(
-                    Bucket=self._bucket, Prefix=whole, Delimiter="/", StartAfter=behind, MaxKeys=min(limit - len(names), _BATCH)
+                    Bucket=self._bucket, Prefix=whole, Delimiter="/", MaxKeys=min(limit + 1, _BATCH), **where
                 )
-                found = sorted(item["Prefix"][len(whole) : -1] for item in page.get("CommonPrefixes", []))
-                names += [name for name in found if name > after and (not names or name > names[-1])]
-                if not page.get("IsTruncated") or not found:
+                found = (item["Prefix"][len(whole) : -1] for item in page.get("CommonPrefixes", []))
+                names.update(name for name in found if name > after)
+                if not page.get("IsTruncated") or (len(names) >= limit and not _may_come_late(sorted(names)[limit - 1], names)):
                     break
-        return names
+                where = {"ContinuationToken": page["NextContinuationToken"]}
+        return sorted(names)[:limit]
 
     def delete(self, keys: Sequence[str]) -> None:
         """See Store. On a versioned bucket every version and delete marker of the keys goes."""
@@ -183,10 +188,13 @@ class S3Store:
         """Whether the bucket keeps deleted bytes as old versions. Where that may not be asked, it is taken for one that does not."""
         if self._versioned is None:
             client = self._client(_READ_TRIES)
-            try:
-                self._versioned = client.get_bucket_versioning(Bucket=self._bucket).get("Status") in ("Enabled", "Suspended")
-            except client.exceptions.ClientError:
-                self._versioned = False
+            with self._translated("?versioning"):
+                try:
+                    self._versioned = client.get_bucket_versioning(Bucket=self._bucket).get("Status") in ("Enabled", "Suspended")
+                except client.exceptions.ClientError as error:
+                    if error.response["ResponseMetadata"]["HTTPStatusCode"] in _BUSY:
+                        raise  # no answer: taking it for "no" would leave old versions behind for the life of this process
+                    self._versioned = False
         return self._versioned
 
     def _versions(self, whole_key: str) -> list[dict[str, str]]:
@@ -205,13 +213,15 @@ class S3Store:
     def _translated(self, key: str) -> Iterator[None]:
         """The only place where the library's errors become ours."""
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.parsers import ResponseParserError
 
         try:
             yield
         except ClientError as error:
             raise self._client_error(error, key) from error
-        except (BotoCoreError, HTTPClientError, OSError) as error:
-            if type(error).__name__ in _NOT_SENT:
+        except (BotoCoreError, HTTPClientError, ResponseParserError, OSError) as error:
+            # A certificate is looked at before anything is sent.
+            if type(error).__name__ in _NOT_SENT or "CERTIFICATE_VERIFY_FAILED" in str(error):
                 advice = "are the network, AWS_ENDPOINT_URL and the credentials right?"
                 raise UnreachableError(f"cannot reach {self.url}: {_short(error)}; {advice}") from error
             raise StoreError(f"{self.url}/{key}: {_short(error)}") from error
@@ -231,6 +241,15 @@ class S3Store:
 
 class _EmptyRangeError(StoreError):
     """The range asked for begins behind the end."""
+
+
+def _may_come_late(name: str, names: set[str]) -> bool:
+    """Whether a name that sorts before `name` may still be listed behind all these `names`.
+
+    A bucket lists `a-b/` before `a/`, so it can only be a beginning of `name` that goes on with a byte below the slash.
+    """
+    last = max(listed + "/" for listed in names)
+    return any(name[at] < "/" and name[:at] not in names and name[:at] + "/" > last for at in range(1, len(name)))
 
 
 def _code(error: Any) -> str:

@@ -1,0 +1,116 @@
+"""The command line: which command lives where, and what errors look like. `--help` imports nothing but click.
+
+Each command is a module of this package that is imported when it is used. Errors are one line on stderr and an exit code
+(README, "Exit codes"); with ARTIFACTMOUNT_DEBUG=1 the traceback, too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+import artifactmount
+
+#: command -> module of this package, and the line that `--help` shows (the first of the command's own help; a test compares)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init", "Create the project."),
+    "snapshot": ("snapshot", "Make a folder the next version of an artifact."),
+    "mount": ("mount", "Show every version of every artifact as read-only folders."),
+    "umount": ("mount", "Unmount."),
+    "ls": ("ls", "List artifacts, versions, or the files of a version."),
+    "log": ("log", "Show who did what when."),
+    "diff": ("diff", "Show what differs between two versions."),
+    "alias": ("alias", "Point aliases to a version, or remove them."),
+    "show": ("show", "Show everything known of a version, or of the project."),
+    "download": ("download", "Copy a version, or a part of it, to real files."),
+    "verify": ("verify", "Read every byte and say what is wrong."),
+}
+
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+_INTERNAL = 70
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Example: artifactmount snapshot ./animals animals && artifactmount mount ~/mnt && ls ~/mnt/animals/latest/",
+)
+@click.option("--project", metavar="URL", help="s3://bucket/prefix, or a folder. Default: $ARTIFACTMOUNT_PROJECT, the config file.")
+@click.option("--cache", metavar="DIR", help="Where to cache. Default: $ARTIFACTMOUNT_CACHE, or ~/.cache/artifactmount.")
+@click.option("--cache-size", metavar="SIZE", help="What to cache at most, e.g. 64M. Default: $ARTIFACTMOUNT_CACHE_SIZE, or 10G.")
+@click.version_option(artifactmount.__version__, message="artifactmount %(version)s")
+@click.pass_context
+def group(ctx: click.Context, project: str | None, cache: str | None, cache_size: str | None) -> None:
+    """Versions of folders, on nothing but a folder or a bucket.
+
+    ARTIFACT is a name; ARTIFACT:vN or ARTIFACT:ALIAS one version of it; without one, the latest is meant.
+    """
+    from artifactmount.cli.settings import Settings
+
+    ctx.obj = Settings(project, cache, cache_size)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    from artifactmount.errors import ArtifactError
+
+    # Names are bytes: what is not UTF-8 goes out as it came in.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        result = group.main(args=arguments, prog_name="artifactmount", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "artifactmount"
+        return _fail(f"{' '.join(error.format_message().split())} (see {command} --help)", 2, command)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except ArtifactError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read along has seen enough. Python flushes once more at its end, so stdout must lead somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", _INTERRUPTED)
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        return _fail(f"{where}{error.strerror or error}", 4)
+    except Exception as error:  # noqa: BLE001 - a bug; still one line
+        return _fail(f"internal error: {type(error).__name__}: {error} (ARTIFACTMOUNT_DEBUG=1 shows where)", _INTERNAL)
+    return int(result or 0)
+
+
+def _fail(message: str, code: int, command: str = "artifactmount") -> int:
+    if os.environ.get("ARTIFACTMOUNT_DEBUG"):
+        traceback.print_exc()
+    print(f"{command}: {' '.join(message.splitlines())}", file=sys.stderr)
+    return code

@@ -1,0 +1,52 @@
+"""`artifactmount diff`."""
+
+from __future__ import annotations
+
+import click
+
+from artifactmount.cli.settings import Settings
+from artifactmount.cli.text import json_option, path, print_json
+from artifactmount.manifest import MISSING, Table
+from artifactmount.merge import diff as differences
+from artifactmount.names import parse, resolve
+from artifactmount.project import Project
+from artifactmount.rows import Kind, path_of
+
+
+@click.command(epilog="Example: artifactmount diff animals:v0 animals:best")
+@click.argument("old", metavar="ARTIFACT:V")
+@click.argument("new", metavar="ARTIFACT:V")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 when anything differs.")
+@json_option
+@click.pass_obj
+def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool) -> int:
+    """Show what differs between two versions.
+
+    A line each: A (only in the second), M (in both, with other content or another executable bit) or D (only in the first), and the path; a
+    directory ends with a slash. The versions may be of different artifacts.
+    """
+    with settings.open() as project:
+        before, after = _table(project, old), _table(project, new)
+        found = False
+        listed: list[dict[str, str]] = []
+        for key, name, a, b in differences(before, after):
+            found = True
+            letter = "A" if a == MISSING else "D" if b == MISSING else "M"
+            shown = path_of(key, name) + (b"/" if _kind(before, a, after, b) is Kind.DIRECTORY else b"")
+            if as_json:
+                listed.append({"change": letter, "path": shown.decode("utf-8", "surrogateescape")})
+            else:
+                print(f"{letter} {path(shown)}")
+        if as_json:
+            print_json(listed)
+        return int(found and exit_code)
+
+
+def _table(project: Project, text: str) -> Table:
+    reference = parse(text)
+    state = project.existing(reference.artifact)
+    return project.catalog(reference.artifact).table(state, resolve(state, reference).n)
+
+
+def _kind(before: Table, a: int, after: Table, b: int) -> Kind:
+    return before.kind(a) if b == MISSING else after.kind(b)

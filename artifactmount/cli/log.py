@@ -1,0 +1,130 @@
+"""`artifactmount log`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import click
+
+from artifactmount.acts import act_to_json
+from artifactmount.cli.settings import Settings
+from artifactmount.cli.text import json_option, moment, path, print_json, size
+from artifactmount.errors import NotFoundError, UsageError
+from artifactmount.history import Event, change_of, changes, events
+from artifactmount.log import (
+    Commit,
+    DeleteArtifact,
+    DeleteVersion,
+    Describe,
+    Op,
+    Purge,
+    PutVersion,
+    RemoveAlias,
+    SetAlias,
+    State,
+)
+from artifactmount.names import parse
+from artifactmount.project import Project
+from artifactmount.rows import show_path, split_path
+
+
+@click.command(epilog="Example: artifactmount log animals/cats/1.png")
+@click.argument("what", metavar="[ARTIFACT[/PATH]]", required=False)
+@click.option("--files", is_flag=True, help="With the files that each version changed.")
+@click.option("-n", "limit", metavar="COUNT", type=click.IntRange(min=1), help="At most so many entries, of each artifact.")
+@json_option
+@click.pass_obj
+def log(settings: Settings, what: str | None, files: bool, limit: int | None, as_json: bool) -> None:
+    """Show who did what when.
+
+    The newest entry first. Of ARTIFACT/PATH: which live versions added (A), changed (M) or removed (D) that one file. With --json every
+    entry of the log as it is stored.
+    """
+    with settings.open() as project:
+        reference = None if what is None else parse(what)
+        if reference is not None and reference.version is not None:
+            raise UsageError(
+                f"a log is of an artifact or of a file in it, not of one version: {reference.artifact}; see `show {reference}`"
+            )
+        listed: list[dict[str, Any]] = []
+        for name in project.names() if reference is None else [reference.artifact]:
+            state = project.refresh(name)
+            if state.seq < 0:
+                raise NotFoundError(f"no artifact {name} in {project.url}; `artifactmount ls` lists what there is")
+            target = b"" if reference is None else reference.path
+            found = _of_path(project, name, state, target) if target else _of_artifact(project, name, state, files)
+            for facts, line in islice((item for item in found if as_json or item[1]), limit):
+                if as_json:
+                    listed.append(facts)
+                else:
+                    print(line)
+        if as_json:
+            print_json(listed)
+
+
+def _of_artifact(project: Project, name: str, state: State, files: bool) -> Iterator[tuple[dict[str, Any], str]]:
+    for event in events(project.store, project.artifact(name), state):
+        entry = event.entry
+        facts: dict[str, Any] = {"artifact": name, "seq": entry.seq, "time": entry.time, "actor": entry.actor, "tool": entry.tool}
+        facts |= {"act": act_to_json(entry.act), "refused": event.refusal}
+        said = _line(name, event)
+        line = f"{moment(entry.time)}  {entry.actor}  {said}" if said else ""
+        if files and isinstance(entry.act, Commit):
+            shown = [change for op in entry.act.ops if isinstance(op, PutVersion) for change in _changes(project, name, state, op.n)]
+            facts["files"] = [
+                {"change": letter, "path": file.decode("utf-8", "surrogateescape"), "size": bytes_} for letter, file, bytes_ in shown
+            ]
+            line += "".join(f"\n    {letter} {path(file)}" for letter, file, _ in shown)
+        yield facts, line
+
+
+def _changes(project: Project, name: str, state: State, number: int) -> Iterator[tuple[str, bytes, int]]:
+    """What a version changed; nothing when it is no longer there, as its files left with it."""
+    version = state.versions.get(number)
+    if version is not None:
+        yield from changes(project.catalog(name).run(version))
+
+
+def _line(name: str, event: Event) -> str:
+    act = event.entry.act
+    match act:
+        case Commit():
+            said = ", ".join(_op(name, op) for op in act.ops if not (isinstance(op, SetAlias) and op.name == "latest")) or "latest moved"
+        case Purge(keys):
+            said = f"{name}: {len(keys)} packs purged from the store"
+        case _:
+            return ""  # that a session began or ended is in --json
+    return said if event.refusal is None else f"{said} (no effect: {event.refusal})"
+
+
+def _op(name: str, op: Op) -> str:
+    match op:
+        case PutVersion(n=n, counts=c):
+            return f"{name}:v{n}  +{c.added} ~{c.changed} -{c.removed}  adds {size(c.adds)}  tracks {size(c.bytes)}"
+        case DeleteVersion(n):
+            return f"{name}:v{n} deleted"
+        case SetAlias(alias, n):
+            return f"{name}:{alias} -> v{n}"
+        case RemoveAlias(alias):
+            return f"{name}:{alias} removed"
+        case Describe(n=n):
+            return f"{name}:v{n} described"
+        case DeleteArtifact():
+            return f"{name} deleted"
+        case _:
+            return "packs tidied"
+
+
+def _of_path(project: Project, name: str, state: State, target: bytes) -> Iterator[tuple[dict[str, Any], str]]:
+    key, last = split_path(target)
+    found = False
+    for version in reversed(state.versions.values()):
+        letter = change_of(project.catalog(name).run(version), key, last)
+        if letter is not None:
+            found = True
+            facts = {"version": f"v{version.n}", "change": letter, "time": version.time, "actor": version.actor}
+            yield facts, f"{moment(version.time)}  {version.actor}  {letter} {name}:v{version.n}/{path(target)}"
+    if not found:
+        raise NotFoundError(f"no live version of {name} ever had {show_path(target)}")

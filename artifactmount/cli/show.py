@@ -1,0 +1,76 @@
+"""`artifactmount show`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from artifactmount.cli.ls import version_facts
+from artifactmount.cli.settings import Settings
+from artifactmount.cli.text import json_option, moment, plural, print_json, size
+from artifactmount.names import parse, resolve
+from artifactmount.project import Project
+
+
+@click.command(epilog="Example: artifactmount show animals:v1 --json")
+@click.argument("what", metavar="[ARTIFACT[:V]]", required=False)
+@json_option
+@click.pass_obj
+def show(settings: Settings, what: str | None, as_json: bool) -> None:
+    """Show everything known of a version, or of the project.
+
+    Of a version: digest, counts, sizes, note, metadata, aliases, who made it and when. Without an argument: the project's place, format and
+    protection, and the cache.
+    """
+    with settings.open() as project:
+        if what is None:
+            _show_project(project, as_json)
+        else:
+            _show_version(project, what, as_json)
+
+
+def _show_project(project: Project, as_json: bool) -> None:
+    usage = project.cache.usage()
+    facts = {
+        "project": project.url,
+        "id": project.id,
+        "format": project.format,
+        "created": project.made,
+        "encryption": None,
+        "cache": {"path": project.cache.path, "chunks": usage.chunks, "files": usage.files, "budget": usage.budget},
+    }
+    if as_json:
+        print_json(facts)
+        return
+    print(f"project     {project.url}")
+    print(f"id          {project.id}")
+    print(f"format      {project.format}, created {moment(project.made)}")
+    print("protection  none by itself: whoever can read the bucket or folder can read the files")
+    print(f"cache       {project.cache.path}: {size(usage.chunks)} of at most {size(usage.budget)}, and {size(usage.files)} of manifests")
+
+
+def _show_version(project: Project, what: str, as_json: bool) -> None:
+    reference = parse(what)
+    state = project.existing(reference.artifact)
+    version = resolve(state, reference)
+    card = project.catalog(reference.artifact).card(version)
+    aliases = sorted(alias for alias, n in state.aliases.items() if n == version.n)
+    facts: dict[str, Any] = {"artifact": reference.artifact, "type": state.type, **version_facts(version, aliases)}
+    facts |= {"note": card.note, "metadata": card.metadata, "base": None if version.base is None else f"v{version.base}"}
+    if as_json:
+        print_json(facts)
+        return
+    counts = version.counts
+    kinds = [(counts.files, "file"), (counts.directories, "folder"), (counts.symlinks, "symlink"), (counts.references, "reference")]
+    print(f"version   {reference.artifact}:v{version.n} ({state.type})")
+    print(f"digest    {version.digest.hex()}")
+    print(f"aliases   {' '.join(aliases)}".rstrip())
+    print(f"made      {moment(version.time)} by {version.actor}")
+    print(f"holds     {', '.join(plural(n, word) for n, word in kinds if n) or 'nothing'}")
+    print(f"changed   +{counts.added} ~{counts.changed} -{counts.removed} against {facts['base'] or 'nothing'}")
+    print(f"size      tracks {size(counts.bytes)}, added {size(counts.adds)}")
+    if card.note:
+        print(f"note      {card.note}")
+    for key, value in card.metadata.items():
+        print(f"metadata  {key} = {value}")

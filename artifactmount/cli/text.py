@@ -1,0 +1,72 @@
+"""How facts look on a terminal and in JSON. Knows no project."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def size(count: int) -> str:
+    """3.0 MB for 3,000,000."""
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    for unit in _UNITS:
+        if value < 999.95:
+            return f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} ZB"
+
+
+def path(name: bytes | str) -> str:
+    """A name as it is; on a terminal, control characters as question marks, as ls does."""
+    text = os.fsdecode(name)
+    if sys.stdout.isatty():
+        text = "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else "?" for char in text)
+    return text
+
+
+def moment(time: str | int) -> str:
+    """A time (ISO, or ns since 1970) in local time, to the minute; as it is when it is no time."""
+    try:
+        when = datetime.fromisoformat(time) if isinstance(time, str) else datetime.fromtimestamp(time / 1e9, UTC)
+        return when.astimezone().strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return str(time)
+
+
+def iso(nanoseconds: int) -> str:
+    """ns since 1970 in UTC, ISO 8601."""
+    try:
+        return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return str(nanoseconds)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value; names that are not UTF-8 by surrogateescape."""
+    print(json.dumps(value, indent=2))
+
+
+def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Columns, those in `right` to the right, the last as it is."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+
+
+def plural(count: int, word: str) -> str:
+    """1 file, 2 files."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")

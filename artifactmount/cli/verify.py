@@ -1,0 +1,36 @@
+"""`artifactmount verify`."""
+
+from __future__ import annotations
+
+import click
+
+from artifactmount.cli.settings import Settings, progress
+from artifactmount.cli.text import json_option, plural, print_json, size
+from artifactmount.errors import UsageError
+from artifactmount.names import parse
+from artifactmount.verify import verify as check
+
+
+@click.command(epilog="Example: artifactmount verify animals")
+@click.argument("what", metavar="[ARTIFACT[:V]]", required=False)
+@json_option
+@click.pass_obj
+def verify(settings: Settings, what: str | None, as_json: bool) -> int:
+    """Read every byte and say what is wrong.
+
+    Of the project, an artifact, or one version with those it builds on: log, manifests, and every stored byte, from the store, not from
+    the cache. Exits with 1 when anything is wrong, and lists it.
+    """
+    reference = None if what is None else parse(what)
+    if reference is not None and reference.path:
+        raise UsageError(f"verify takes an artifact or a version, not a path in it: {what!r}")
+    with settings.open() as project:
+        report = check(project, reference, progress())
+    if as_json:
+        print_json({"packs": report.packs, "bytes": report.bytes, "problems": report.problems})
+    else:
+        for problem in report.problems:
+            print(problem)
+        verdict = plural(len(report.problems), "problem") if report.problems else "all good"
+        print(f"{plural(report.packs, 'pack')}, {size(report.bytes)} read: {verdict}")
+    return int(bool(report.problems))

@@ -1,0 +1,252 @@
+"""A version, or a part of it, as real files: read pack by pack, in parallel, verified, keeping what is right already.
+
+Blocking code. Must not know mounts; how files come to be safely is in `target`.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError, RefusedError
+from artifactmount.fetch import Fetcher
+from artifactmount.log import State
+from artifactmount.manifest import MISSING, ROOT_ROW, Table
+from artifactmount.mountpoint import check_apart
+from artifactmount.names import Reference, resolve
+from artifactmount.pack import open_chunk
+from artifactmount.progress import Progress, Silent
+from artifactmount.project import Project
+from artifactmount.ranges import PackId
+from artifactmount.rows import Kind, child_key, is_executable, path_of, show_path
+from artifactmount.run import ChunkRef, Run
+from artifactmount.target import Part, Target
+
+#: Work is done in batches of about so many bytes or files: the memory and the open files that a download takes.
+_BATCH_BYTES = 64 << 20
+_BATCH_FILES = 512
+_PARALLEL = 8
+#: Chunks of a pack that lie closer than this are read in one request.
+_GAP = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """What a download did: paths written and kept, and bytes written."""
+
+    version: int
+    path: str
+    written: int
+    kept: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class _File:
+    """A file to write: its row in the table, and the pieces still to come."""
+
+    row: int
+    key: bytes
+    name: bytes
+    run: bytes
+    part: Part
+    missing: int
+    executable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A chunk of a file, and where in the file it belongs."""
+
+    file: _File
+    offset: int
+    ref: ChunkRef
+
+
+def download(project: Project, reference: Reference, path: str, *, overwrite: bool = False, progress: Progress | None = None) -> Downloaded:
+    """Write a version's files below the folder `path`, with the paths they have in the version.
+
+    What is there and right stays untouched; what is not of the version stays, too. Raises NotFoundError; RefusedError when a file that is
+    there differs and `overwrite` is not given (then nothing was written); CorruptError; StoreError.
+    """
+    state = project.existing(reference.artifact)
+    version = resolve(state, reference)
+    table = project.catalog(reference.artifact).table(state, version.n)
+    runs = project.catalog(reference.artifact).runs(state, table)
+    rows = list(_ranges(table, reference))
+    with Target(path) as target:
+        check_apart(target.path)
+        download_ = _Download(project, reference.artifact, state, table, runs, target, progress or Silent())
+        wanted = download_.compare(rows, overwrite)
+        download_.write(wanted)
+    return Downloaded(version.n, target.path, download_.written, download_.kept, download_.bytes)
+
+
+def _ranges(table: Table, reference: Reference) -> Iterator[range]:
+    """The rows of what the path names: a file, or everything below a folder, and the folder itself."""
+    row = table.lookup(reference.path)
+    if row == MISSING:
+        raise NotFoundError(f"no {show_path(reference.path)} in {reference}; `artifactmount ls` lists what there is")
+    if row == ROOT_ROW:
+        yield range(table.count)
+        return
+    yield range(row, row + 1)
+    if table.kind(row) is Kind.DIRECTORY:
+        yield range(*table.under(table.key_of(row)))
+
+
+class _Download:
+    """One download under way."""
+
+    def __init__(
+        self, project: Project, name: str, state: State, table: Table, runs: list[Run], target: Target, progress: Progress
+    ) -> None:
+        self._project, self._artifact, self._state = project, project.artifact(name), state
+        self._fetcher = Fetcher(project, name)
+        self._table, self._runs, self._target, self._progress = table, runs, target, progress
+        self.written = self.kept = self.bytes = 0
+
+    def _refs(self, row: int) -> list[ChunkRef]:
+        origin, at = self._table.origin(row)
+        return self._runs[origin].chunks(at)
+
+    def _target_of(self, row: int) -> bytes:
+        origin, at = self._table.origin(row)
+        return self._runs[origin].target(at)
+
+    # -- what is there already -----------------------------------------------------------------------------------------------------
+    def compare(self, ranges: list[range], overwrite: bool) -> list[range] | list[int]:
+        """The rows that are not there yet. Raises RefusedError naming what differs."""
+        if self._target.empty:
+            return ranges
+        wanted: list[int] = []
+        differing: list[bytes] = []
+        for rows in ranges:
+            for key, name, row in self._table.walk(rows.start, rows.stop):
+                present = self._target.kind(key, name)
+                if present is not None and self._is_right(key, name, row, present):
+                    self.kept += self._table.kind(row) is not Kind.DIRECTORY
+                    continue
+                wanted.append(row)
+                if present is not None and (not overwrite or stat.S_ISDIR(present)):
+                    differing.append(path_of(key, name))
+        if differing:
+            first = ", ".join(map(show_path, differing[:3]))
+            raise RefusedError(
+                f"{len(differing)} paths in {self._target.path} differ from the version ({first}{', …' if len(differing) > 3 else ''}); "
+                "nothing was written; choose another folder, or --overwrite"
+            )
+        return wanted
+
+    def _is_right(self, key: bytes, name: bytes, row: int, present: int) -> bool:
+        match self._table.kind(row):
+            case Kind.DIRECTORY:
+                return stat.S_ISDIR(present)
+            case Kind.SYMLINK:
+                return stat.S_ISLNK(present) and self._target.has_link(key, name, self._target_of(row))
+            case _:
+                size, executable = self._table.size(row), is_executable(self._table.mode(row))
+                return stat.S_ISREG(present) and self._target.has_file(key, name, self._refs(row), size, executable)
+
+    # -- writing -------------------------------------------------------------------------------------------------------------------
+    def write(self, wanted: list[range] | list[int]) -> None:
+        """Write these rows."""
+        rows = [row for item in wanted for row in (item if isinstance(item, range) else (item,))]
+        files = [row for row in rows if self._table.kind(row) is Kind.FILE]
+        self._progress.begin("downloading", sum(self._table.size(row) for row in files), len(files))
+        batch: list[_Piece] = []
+        held = 0
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            opened: list[_File] = []
+            try:
+                for row in rows:
+                    for piece in self._begin(row, opened):
+                        batch.append(piece)
+                        held += piece.ref.place.plain
+                        if held >= _BATCH_BYTES:
+                            self._fill(pool, batch, opened)
+                            batch, held = [], 0
+                    if len(opened) >= _BATCH_FILES:
+                        self._fill(pool, batch, opened)
+                        batch, held = [], 0
+                self._fill(pool, batch, opened)
+            finally:
+                for file in opened:
+                    file.part.close()
+        self._progress.end()
+
+    def _begin(self, row: int, opened: list[_File]) -> Iterator[_Piece]:
+        """Make a folder or link, or an empty file and the pieces that belong into it."""
+        table = self._table
+        key, name, kind = table.directory_of(row), table.name(row), table.kind(row)
+        if kind is Kind.DIRECTORY:
+            self._target.folder(child_key(key, name))
+            return
+        self.written += 1
+        if kind is Kind.SYMLINK:
+            self._target.link(key, name, self._target_of(row))
+            return
+        if kind is Kind.REFERENCE:
+            raise RefusedError(f"{show_path(path_of(key, name))} is a reference; this version cannot read those yet")
+        refs, executable = self._refs(row), is_executable(table.mode(row))
+        run = table.origins[table.origin(row)[0]]
+        file = _File(row, key, name, run, self._target.part(table.size(row), executable), len(refs), executable)
+        opened.append(file)
+        self.bytes += table.size(row)
+        offset = 0
+        for ref in refs:
+            yield _Piece(file, offset, ref)
+            offset += ref.place.plain
+
+    def _fill(self, pool: ThreadPoolExecutor, batch: list[_Piece], opened: list[_File]) -> None:
+        """Fetch the pieces of a batch, pack by pack, and name the files that are whole then."""
+        for group in pool.map(self._fetch, _spans(self._state, batch)):
+            for piece in group:
+                piece.file.missing -= 1
+                self._progress.advance(piece.ref.place.plain, 0)
+        whole = [file for file in opened if not file.missing]
+        for file in whole:
+            self._target.name_part(file.part, file.key, file.name, self._table.mtime(file.row))
+            self._progress.advance(0, 1)
+        opened[:] = [file for file in opened if file.missing]
+
+    def _fetch(self, span: list[_Piece]) -> list[_Piece]:
+        """Write the pieces of one stretch of one pack; where the stretch is not what it should be, each chunk is looked for by itself."""
+        first, last = span[0].ref.place, span[-1].ref.place
+        pack = self._state.resolve(first.pack)
+        stored = b""
+        if pack == first.pack:
+            try:
+                stored = self._project.store.get(self._artifact.pack_key(pack), first.offset, last.offset + last.stored)
+            except KeyMissingError:
+                stored = b""  # moved or deleted meanwhile: the fetcher finds out
+        for piece in span:
+            piece.file.part.write(piece.offset, self._content(piece, stored, first.offset))
+        return span
+
+    def _content(self, piece: _Piece, stored: bytes, start: int) -> bytes:
+        place = piece.ref.place
+        try:
+            return open_chunk(stored[place.offset - start : place.offset - start + place.stored], place.plain, piece.ref.digest)
+        except CorruptError:
+            return self._fetcher.chunk(piece.ref, self._state, piece.file.run)
+
+
+def _spans(state: State, batch: Iterable[_Piece]) -> list[list[_Piece]]:
+    """Pieces that lie close to each other in one pack, in the order of their offsets."""
+    by_pack: dict[PackId, list[_Piece]] = {}
+    for piece in batch:
+        by_pack.setdefault(piece.ref.place.pack, []).append(piece)
+    spans: list[list[_Piece]] = []
+    for pieces in by_pack.values():
+        pieces.sort(key=lambda piece: piece.ref.place.offset)
+        end = -_GAP - 1
+        for piece in pieces:
+            place = piece.ref.place
+            if place.offset - end > _GAP:
+                spans.append([])
+            spans[-1].append(piece)
+            end = max(end, place.offset + place.stored)
+    return spans

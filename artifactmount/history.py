@@ -1,0 +1,75 @@
+"""The log, read backwards for people: who did what when, and what became of it. Must not know mounts or caches.
+
+Entries are read in blocks of 64, the newest first, each folded from the checkpoint before it: so what a page of history costs does not
+depend on how long the whole of it is, and entries that have no effect are known as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from artifactmount.artifact import Artifact, checkpoint_before, read_entries
+from artifactmount.errors import CorruptError
+from artifactmount.log import CHECKPOINT_EVERY, Entry, State, decode_entry, entry_digest, fold
+from artifactmount.rows import Change, path_of
+from artifactmount.run import Run
+from artifactmount.steps import drive
+from artifactmount.store import Store
+
+LETTERS = {Change.ADDED: "A", Change.CHANGED: "M", Change.REMOVED: "D"}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An entry of the log, and why it has no effect (None: it has)."""
+
+    entry: Entry
+    refusal: str | None
+
+
+def events(store: Store, artifact: Artifact, state: State) -> Iterator[Event]:
+    """What happened up to `state`, the newest first. Raises CorruptError where the chain of entries is broken."""
+    digest, stop = state.digest, state.seq + 1
+    while stop > 0:
+        start = (stop - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+        block = _block(store, artifact, start, stop)
+        before = drive(store, checkpoint_before(artifact, start)) if start else artifact.empty()
+        found: list[Event] = []
+        for data in block:
+            entry, refusal = decode_entry(data, start + len(found)), None
+            if before is not None:
+                before, refusal = fold(before, entry, entry_digest(data))
+            found.append(Event(entry, refusal))
+        for data, event in zip(reversed(block), reversed(found), strict=True):
+            if entry_digest(data) != digest:
+                raise CorruptError(f"the log of {artifact.name} is broken at entry {event.entry.seq}; `artifactmount verify` tells more")
+            digest = event.entry.prev
+            yield event
+        stop = start
+
+
+def _block(store: Store, artifact: Artifact, start: int, stop: int) -> list[bytes]:
+    found = drive(store, read_entries(artifact, start, stop))
+    if None in found:
+        raise CorruptError(f"the log of {artifact.name} has a hole at entry {start + found.index(None)}")
+    return [data for data in found if data is not None]
+
+
+def changes(run: Run) -> Iterator[tuple[str, bytes, int]]:
+    """(letter, path, size in bytes) of everything a version changed, in order: A added, M changed, D removed."""
+    at = run.name_offsets()
+    for key, start, stop in run.directories():
+        for row in range(start, stop):
+            yield LETTERS[run.change(row)], path_of(key, bytes(run.names[at[row] : at[row + 1]])), run.size(row)
+
+
+def change_of(run: Run, key: bytes, name: bytes) -> str | None:
+    """The letter of what a version did to one path; None when it left it alone."""
+    for directory, start, stop in run.directories():
+        if directory == key:
+            at = run.name_offsets()
+            for row in range(start, stop):
+                if run.names[at[row] : at[row + 1]] == name:
+                    return LETTERS[run.change(row)]
+    return None

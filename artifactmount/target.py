@@ -1,0 +1,186 @@
+"""A folder that a download fills: nothing is written through a link, and nothing of the user's is lost. Knows no versions and no store.
+
+Every folder is opened from its parent without following links, so a store (or another user) that plants one cannot lead a write elsewhere.
+A file is written under a number in a hidden folder beside, checked, and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+
+from artifactmount.digest import chunk_digest
+from artifactmount.errors import NotFoundError, RefusedError
+from artifactmount.rows import ROOT_KEY, split_key
+from artifactmount.run import ChunkRef
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRECTORIES = 128
+
+
+class Target:
+    """The folder `path`, made when it is missing. Use as a context manager."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        with _explained(self.path):
+            os.makedirs(self.path, exist_ok=True)
+            self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open: dict[bytes, int] = {ROOT_KEY: self._root}
+        self._parts: tuple[str, int] | None = None
+        self.empty = not os.listdir(self._root)
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        if self._parts is not None:
+            os.close(self._parts[1])
+            shutil.rmtree(self._parts[0], ignore_errors=True)
+
+    # -- folders -------------------------------------------------------------------------------------------------------------------
+    def folder(self, key: bytes, *, make: bool = True) -> int:
+        """A descriptor of a folder below the root, which stays open for the next few. Raises NotFoundError when it is missing (no `make`),
+        RefusedError when something else is in its place."""
+        missing: list[bytes] = []
+        at = key
+        while at not in self._open:
+            at, name = split_key(at)
+            missing.append(name)
+        descriptor = self._open[at]
+        for name in reversed(missing):
+            at = at + b"\0" + name if at else name
+            descriptor = self._enter(descriptor, name, at, make)
+            self._open[at] = descriptor
+        if len(self._open) > _OPEN_DIRECTORIES:
+            self._shut(key)
+        return descriptor
+
+    def _enter(self, parent: int, name: bytes, key: bytes, make: bool) -> int:
+        where = self._show(key)
+        with _explained(where):
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=parent)
+            return os.open(name, _DIRECTORY, dir_fd=parent)
+
+    def _shut(self, keep: bytes) -> None:
+        """Close what is not on the way to `keep`."""
+        for key in list(self._open):
+            if key and not (keep + b"\0").startswith(key + b"\0"):
+                os.close(self._open.pop(key))
+
+    def _show(self, key: bytes) -> str:
+        return os.path.join(self.path, os.fsdecode(key.replace(b"\0", b"/")))
+
+    # -- what is there already -----------------------------------------------------------------------------------------------------
+    def kind(self, key: bytes, name: bytes) -> int | None:
+        """The type bits of what stands there, or None."""
+        try:
+            return stat.S_IFMT(os.stat(name, dir_fd=self.folder(key, make=False), follow_symlinks=False).st_mode)
+        except (FileNotFoundError, NotFoundError):
+            return None
+
+    def has_file(self, key: bytes, name: bytes, refs: list[ChunkRef], size: int, executable: bool) -> bool:
+        """Whether a file is there with exactly this content and executable bit."""
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder(key, make=False))
+        except (OSError, NotFoundError):
+            return False
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != size or bool(status.st_mode & stat.S_IXUSR) != executable:
+                return False
+            offset = 0
+            for ref in refs:
+                if chunk_digest(os.pread(descriptor, ref.place.plain, offset)) != ref.digest:
+                    return False
+                offset += ref.place.plain
+            return True
+        finally:
+            os.close(descriptor)
+
+    def has_link(self, key: bytes, name: bytes, target: bytes) -> bool:
+        """Whether this very symlink is there."""
+        try:
+            return os.readlink(name, dir_fd=self.folder(key, make=False)) == target
+        except (OSError, NotFoundError):
+            return False
+
+    # -- writing -------------------------------------------------------------------------------------------------------------------
+    def link(self, key: bytes, name: bytes, target: bytes) -> None:
+        """Make a symlink, in the place of a file or link if one is there."""
+        with _explained(self._show(key)):
+            folder = self._parts_folder()
+            temporary = secrets.token_hex(8)
+            os.symlink(target, temporary, dir_fd=folder)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=self.folder(key))
+
+    def _parts_folder(self) -> int:
+        if self._parts is None:
+            path = tempfile.mkdtemp(prefix=".artifactmount-", dir=self.path)
+            self._parts = path, os.open(path, _DIRECTORY)
+        return self._parts[1]
+
+    def part(self, size: int, executable: bool) -> Part:
+        """An unnamed file of `size` zeros to write into."""
+        with _explained(self.path):
+            return Part(self._parts_folder(), size, executable)
+
+    def name_part(self, part: Part, key: bytes, name: bytes, mtime: int) -> None:
+        """Give a whole file its time and name, in the place of a file or link if one is there."""
+        with _explained(self._show(key)):
+            os.utime(part.descriptor, ns=(mtime, mtime))
+            part.close()
+            os.rename(part.name, name, src_dir_fd=self._parts_folder(), dst_dir_fd=self.folder(key))
+
+
+class Part:
+    """A file that is being written. Threads may write different pieces of it."""
+
+    def __init__(self, folder: int, size: int, executable: bool) -> None:
+        self.name = secrets.token_hex(8)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.descriptor = os.open(self.name, flags, 0o777 if executable else 0o666, dir_fd=folder)
+        if size:
+            os.truncate(self.descriptor, size)
+
+    def write(self, offset: int, content: bytes) -> None:
+        """Write a piece; zeros stay a hole. Raises RefusedError on a full disk."""
+        if not content.strip(b"\0"):
+            return
+        view = memoryview(content)
+        with _explained("the download"):
+            while view:
+                done = os.pwrite(self.descriptor, view, offset)
+                view, offset = view[done:], offset + done
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class _explained(contextlib.AbstractContextManager[None]):  # noqa: N801 - used like a function
+    """What the operating system refuses, as our errors, naming the path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        shown = self._path.encode("utf-8", "backslashreplace").decode()
+        if error.errno == errno.ENOENT:
+            raise NotFoundError(f"no such folder: {shown}") from error
+        if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST):
+            raise RefusedError(f"something else is in the way at {shown}; choose an empty folder") from error
+        raise RefusedError(f"{shown}: {error.strerror}; what was downloaded so far stays, run it again to go on") from error

@@ -1,0 +1,231 @@
+"""Every byte of a project, or of one version, read from the store and checked; what is wrong is listed, not raised. Trusts no cache.
+
+What is checked: project.json; the log, entry by entry from the first, with what each refused act says; the checkpoints; every live pack
+(table, stored bytes, each chunk's digest); each live version's card, run and manifest; and that every place a run names holds that chunk.
+Garbage that a later sweep takes away is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+from artifactmount.artifact import Artifact, read_entries
+from artifactmount.card import Card
+from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError
+from artifactmount.log import CHECKPOINT_EVERY, State, Version, decode_entry, encode_checkpoint, entry_digest, fold
+from artifactmount.names import Reference, resolve
+from artifactmount.pack import TableRow, decode, decode_table, open_chunk
+from artifactmount.progress import Progress, Silent
+from artifactmount.project import Project
+from artifactmount.ranges import PackId
+from artifactmount.rows import show_path
+from artifactmount.run import ChunkRef, Run
+from artifactmount.steps import drive
+
+_ENTRIES = 64
+_AHEAD = 8  # packs read at once
+_TABLES = 64
+
+
+@dataclass(slots=True)
+class Report:
+    """What was read, and what is wrong: a line each that says what and where."""
+
+    packs: int = 0
+    bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(project: Project, reference: Reference | None, progress: Progress | None = None) -> Report:
+    """Check a whole project, an artifact, or one version. Raises NotFoundError, and StoreError when the store cannot be asked."""
+    report = Report()
+    project.check_document()
+    for name in project.names() if reference is None else [reference.artifact]:
+        _Verification(project, name, report, progress or Silent()).run(reference)
+    return report
+
+
+class _Verification:
+    """The check of one artifact."""
+
+    def __init__(self, project: Project, name: str, report: Report, progress: Progress) -> None:
+        self._project, self._artifact, self._report, self._progress = project, project.artifact(name), report, progress
+        self._packs = _Packs(project, self._artifact, report, progress)
+
+    def run(self, reference: Reference | None) -> None:
+        name = self._artifact.name
+        try:
+            state = self._replay()
+        except CorruptError as error:
+            self._report.problems.append(f"{name}: {error}")
+            return
+        if reference is None:
+            reference = Reference(name)
+        elif not state.versions:
+            raise NotFoundError(f"no artifact {name}; `artifactmount ls` lists what there is")
+        chosen = list(state.versions) if reference.version is None else state.chain(resolve(state, reference).n)
+        self._progress.begin(f"verifying {name}", 0, len(state.packs))
+        with self._packs:
+            for n in chosen:
+                self._version(state, state.versions[n])
+            if reference.version is None:
+                self._packs.check(state.packs)
+        self._progress.end()
+
+    # -- the log -------------------------------------------------------------------------------------------------------------------
+    def _replay(self) -> State:
+        """The state folded from the first entry on; checkpoints are compared on the way. Raises CorruptError."""
+        state = self._artifact.empty()
+        while True:
+            found = drive(self._project.store, read_entries(self._artifact, state.seq + 1, state.seq + 1 + _ENTRIES))
+            for data in found:
+                if data is None:
+                    return self._compare(state)
+                if (state.seq + 1) % CHECKPOINT_EVERY == 0:
+                    self._checkpoint(state)
+                entry = decode_entry(data, state.seq + 1)
+                if entry.prev != state.digest:
+                    raise CorruptError(f"entry {entry.seq} does not follow entry {state.seq}")
+                state, _ = fold(state, entry, entry_digest(data))
+
+    def _checkpoint(self, state: State) -> None:
+        if state.seq < 0:
+            return
+        key = self._artifact.checkpoint_key(state.seq)
+        try:
+            stored = self._project.store.get(key)
+        except KeyMissingError:
+            return  # derived: it costs readers time only
+        if stored != encode_checkpoint(state):
+            self._report.problems.append(f"{key}: not the log up to entry {state.seq}")
+
+    def _compare(self, state: State) -> State:
+        """A hole in the log hides what stands behind it; what this machine has seen before tells."""
+        newest = self._project.refresh(self._artifact.name)
+        if newest.seq > state.seq:
+            raise CorruptError(f"the log has a hole at entry {state.seq + 1}")
+        return state
+
+    # -- versions ------------------------------------------------------------------------------------------------------------------
+    def _version(self, state: State, version: Version) -> None:
+        where = f"{self._artifact.name}:v{version.n}"
+        try:
+            card, delta, full = self._project.catalog(self._artifact.name).read_stored(version)
+            Card.decode(card)
+            runs = [Run(delta, version.metadata.run)]
+            if version.metadata.full is not None:
+                runs.append(Run(full, version.metadata.full))
+            table = self._project.catalog(self._artifact.name).table(state, version.n)
+        except (CorruptError, KeyMissingError) as error:
+            self._report.problems.append(f"{where}: {error}")
+            return
+        counts = version.counts
+        if table.count != counts.files + counts.directories + counts.symlinks + counts.references:
+            self._report.problems.append(f"{where}: its files are not as many as its log entry says")
+        for run in runs:
+            for pack in sorted(set(run.packs) | set(version.packs if run is runs[0] else ())):
+                if state.resolve(pack) not in state.packs:
+                    self._report.problems.append(f"{where}: names {self._artifact.pack_key(pack)}, which is not live")
+            self._places(state, where, run)
+
+    def _places(self, state: State, where: str, run: Run) -> None:
+        """Whether each chunk is where the run says. Rows are taken pack by pack, so that each pack is read once."""
+        rows: dict[PackId, list[int]] = {}
+        for row in range(run.count):
+            if refs := run.chunks(row):
+                rows.setdefault(state.resolve(refs[0].place.pack), []).append(row)
+        order = iter(sorted(rows))
+        while window := list(islice(order, _AHEAD)):
+            self._packs.check(window)
+            for row in (row for pack in window for row in rows[pack]):
+                for ref in run.chunks(row):
+                    if not self._is_there(state, ref):
+                        key = self._artifact.pack_key(state.resolve(ref.place.pack))
+                        self._report.problems.append(f"{where} {show_path(run.path(row))}: chunk {ref.digest.hex()[:16]} is not in {key}")
+
+    def _is_there(self, state: State, ref: ChunkRef) -> bool:
+        pack, place = state.resolve(ref.place.pack), ref.place
+        found = (self._packs.table(pack) or {}).get(ref.digest)
+        if found is None or pack != place.pack:  # what was moved is found by the new pack's own table
+            return found is not None
+        return (found.offset, found.stored, found.plain) == (place.offset, place.stored, place.plain)
+
+
+class _Packs:
+    """Live packs, each read and checked once; the tables of the last few, chunks that are right only."""
+
+    def __init__(self, project: Project, artifact: Artifact, report: Report, progress: Progress) -> None:
+        self._project, self._artifact, self._report, self._progress = project, artifact, report, progress
+        self._tables: OrderedDict[PackId, dict[bytes, TableRow] | None] = OrderedDict()
+        self._checked: set[PackId] = set()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> _Packs:
+        self._pool = ThreadPoolExecutor(_AHEAD)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._pool is not None
+        self._pool.shutdown(cancel_futures=True)
+
+    def check(self, packs: Iterable[PackId]) -> None:
+        """Read packs, several at once, unless that was done before."""
+        assert self._pool is not None
+        order = iter(pack for pack in packs if pack not in self._checked)
+        while window := list(islice(order, _AHEAD)):
+            for pack, result in zip(window, self._pool.map(self._read, window), strict=True):
+                self._checked.add(pack)
+                self._keep(pack, result)
+
+    def _keep(self, pack: PackId, read: _Read) -> None:
+        self._tables[pack] = read.good
+        if len(self._tables) > _TABLES:
+            self._tables.popitem(last=False)
+        self._report.problems += read.problems
+        self._report.packs += 1
+        self._report.bytes += read.size
+        self._progress.advance(read.size, 1)
+
+    def table(self, pack: PackId) -> dict[bytes, TableRow] | None:
+        """The chunks of a pack that are right, by digest; None when the pack cannot be read."""
+        if pack not in self._checked:
+            self.check([pack])
+        if pack not in self._tables:
+            self._tables[pack] = self._read(pack).good
+        self._tables.move_to_end(pack)
+        return self._tables[pack]
+
+    def _read(self, pack: PackId) -> _Read:
+        key = self._artifact.pack_key(pack)
+        try:
+            stored = self._project.store.get(key)
+            rows = decode_table(stored)
+        except (CorruptError, KeyMissingError) as error:
+            return _Read(None, [f"{key}: {error}"], 0)
+        good: dict[bytes, TableRow] = {}
+        problems: list[str] = []
+        for row in rows:
+            try:
+                open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest)
+                good[row.digest] = row
+            except CorruptError as error:
+                problems.append(f"{key}: {error}")
+        if not problems:
+            try:
+                decode(stored)  # a frame has bits that unpacking ignores; the pack's own checksum does not
+            except CorruptError as error:
+                problems.append(f"{key}: {error}")
+        return _Read(good, problems, len(stored))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A pack as it was read: its right chunks, what is wrong, its bytes."""
+
+    good: dict[bytes, TableRow] | None
+    problems: list[str]
+    size: int
