@@ -113,6 +113,7 @@ class _Verification:
     # -- versions ------------------------------------------------------------------------------------------------------------------
     def _version(self, state: State, version: Version) -> None:
         where = f"{self._artifact.name}:v{version.n}"
+        self._packs.check(version.metadata.packs)
         try:
             card, delta, full = self._project.catalog(self._artifact.name).read_stored(version)
             Card.decode(card)
