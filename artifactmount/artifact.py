@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 
 from blake3 import blake3
 
@@ -47,6 +49,7 @@ _log = logging.getLogger(__name__)
 _AHEAD = 16  # entries asked for at once when far behind
 _ATTEMPTS = 6  # of one commit; with the pauses below about 6 s, beyond the connection's own time-outs
 _FIRST_PAUSE = 0.1
+_TRASH_AT_ONCE = 10_000  # an entry can name a hundred million packs in a few bytes
 
 
 def _now() -> str:
@@ -228,7 +231,8 @@ def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Step
 
 def _with_checkpoint(artifact: Artifact, state: State, entry: Entry) -> Steps[Entry]:
     checkpoint = encode_checkpoint(state)
-    yield Create(artifact.checkpoint_key(state.seq), checkpoint)  # already there: by another writer, of the same bytes
+    with suppress(StoreError):  # without it, or with other bytes in its place, readers take an older one: that costs time only
+        yield from put(artifact.checkpoint_key(state.seq), checkpoint)
     return Entry(
         entry.seq,
         entry.prev,
@@ -299,25 +303,32 @@ def put(key: str, data: bytes) -> Steps[bool]:
 
 def finish_trash(artifact: Artifact, state: State, writer: Writer) -> Steps[State]:
     """Delete what a commit left to be deleted, confirm it is gone, and say so in the log. Where this may not be done: later, by others."""
-    if not state.trash:
-        return state
-    packs = list(state.trash)
+    while state.trash:
+        before = len(state.trash)
+        state = yield from _finish_some(artifact, state, writer)
+        if len(state.trash) >= before:
+            break
+    return state
+
+
+def _finish_some(artifact: Artifact, state: State, writer: Writer) -> Steps[State]:
+    packs = list(islice(state.trash, _TRASH_AT_ONCE))
     try:
         yield Delete(tuple(artifact.pack_key(pack) for pack in packs))
         left: set[str] = set()
         for session in sorted({pack.session for pack in packs}):
             left |= yield from session_keys(artifact, session)
-    except ArtifactError as error:
+        gone = PackRanges.of(pack for pack in packs if artifact.pack_key(pack) not in left)
+
+        def purge(newest: State) -> Steps[Act | None]:
+            yield from ()
+            rest = PackRanges.of(pack for pack in gone if pack in newest.trash)
+            return Purge(rest) if rest else None
+
+        return (yield from append(artifact, state, purge, writer)).state
+    except ArtifactError as error:  # the purge's outcome may be unknown: said again, it does no harm, and what came before it stands
         _log.info("%s: the trash was left for later: %s", artifact.name, error)
         return state
-    gone = PackRanges.of(pack for pack in packs if artifact.pack_key(pack) not in left)
-
-    def purge(newest: State) -> Steps[Act | None]:
-        yield from ()
-        rest = PackRanges.of(pack for pack in gone if pack in newest.trash)
-        return Purge(rest) if rest else None
-
-    return (yield from append(artifact, state, purge, writer)).state
 
 
 def session_keys(artifact: Artifact, session: int) -> Steps[set[str]]:

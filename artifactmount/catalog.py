@@ -129,8 +129,9 @@ class Catalog:
 
     def places(self, state: State) -> PlaceIndex:
         """Where the chunks of the live versions lie, as of `state`. A place counts only while a live run names it."""
-        index = PlaceIndex(self._cache, blake3(f"{self.artifact.project_id} {self.artifact.name}".encode()).digest()[:16])
         live = {version.metadata.run: version for version in state.versions.values()}
+        key = blake3(f"{self.artifact.project_id} {self.artifact.name}".encode()).digest()[:16]
+        index = PlaceIndex(self._cache, key, live.keys())
         indexed = index.synced_runs()
         if not indexed <= live.keys():
             # A run that went may have been the only one to name a place. Rare (deletions), so the simple way: start again.
@@ -211,7 +212,7 @@ def _open_table(path: str, root: bytes) -> Table | None:
 
 
 def pieces_of(columns: bytes) -> Iterable[tuple[bytes, bytes, int]]:
-    """A run's bytes as chunks for a metadata pack: (stored bytes, digest, plain length)."""
+    """The bytes of a card or run as chunks for a metadata pack: (stored bytes, digest, plain length)."""
     for start in range(0, len(columns), PIECE):
         piece = columns[start : start + PIECE]
         _, stored = compress(piece)

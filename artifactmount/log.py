@@ -427,7 +427,7 @@ def encode_entry(entry: Entry) -> bytes:
     }
     data = _seal(fields)
     if len(data) > ENTRY_LIMIT:
-        raise ValueError(f"a log entry of {len(data)} bytes (limit {ENTRY_LIMIT})")
+        raise UsageError(f"a log entry of {len(data)} bytes (limit {ENTRY_LIMIT})")
     if not entry.needs:
         try:
             decode_entry(data, entry.seq)

@@ -68,10 +68,10 @@ class Packer:
         self._joined = len(self._uploads)
         self._pending.clear()
 
-    def find(self, digest: bytes) -> Place | None:
-        """Where this session stored a chunk (after `finish`)."""
-        where = self._where.get(digest)
-        return None if where is None else self._uploads[where[0]].places[where[1]]
+    def place(self, digest: bytes) -> Place:
+        """Where this session stored a chunk that it holds (after `finish`)."""
+        upload, chunk = self._where[digest]
+        return self._uploads[upload].places[chunk]
 
     def store(self, chunks: Iterable[tuple[bytes, bytes, int]]) -> Steps[list[PackId]]:
         """Store these chunks (stored bytes, digest, plain length) in packs of their own, in order: a version's metadata."""

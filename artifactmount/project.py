@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from artifactmount.store.s3 import S3Store
 
 PROJECT_KEY = "project.json"
 FORMAT = 1
+_IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
 class Project:
@@ -44,9 +46,8 @@ class Project:
         self._probed = False
         self.created = False
         self._document = self._open(create)
-        self.id: str = _identity(self._document)
+        self.id, self.made = _identity(self._document)
         self.format = FORMAT
-        self.made: str = json.loads(self._document)["created"]
         self.pins.check_project(self.id)
 
     def _open(self, create: bool) -> bytes:
@@ -167,19 +168,20 @@ def _seal(fields: dict[str, object]) -> bytes:
     return encode({**fields, "check": blake3(encode(fields)).hexdigest()[:32]})
 
 
-def _identity(document: bytes) -> str:
-    """The project's id. Raises CorruptError, NeedsNewerError."""
+def _identity(document: bytes) -> tuple[str, str]:
+    """The project's id, and when it was made. Raises CorruptError, NeedsNewerError."""
     try:
         fields = json.loads(document)
-        if fields.get("format") != FORMAT or fields.get("encryption") is not None:
+        if _seal({key: value for key, value in fields.items() if key != "check"}) != document:
+            raise CorruptError(f"{PROJECT_KEY} is damaged: its checksum is wrong")
+        if json.dumps(fields["format"]) != str(FORMAT) or fields.get("encryption") is not None:
             raise NeedsNewerError("this project needs a newer artifactmount")
-        identity = fields["id"]
-        whole = _seal({key: value for key, value in fields.items() if key != "check"}) == document
+        identity, made = fields["id"], fields["created"]
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptError(f"{PROJECT_KEY} is damaged: {error}") from None
-    if not whole or not isinstance(identity, str):
-        raise CorruptError(f"{PROJECT_KEY} is damaged: its checksum is wrong")
-    return identity
+    if not isinstance(identity, str) or not _IDENTITY.fullmatch(identity) or not isinstance(made, str):
+        raise CorruptError(f"{PROJECT_KEY} is damaged: its fields are not what they must be")
+    return identity, made
 
 
 def _actor() -> str:

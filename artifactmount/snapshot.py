@@ -28,7 +28,7 @@ from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.mountpoint import check_apart
 from artifactmount.names import LATEST, check_alias
-from artifactmount.pack import Place, compress
+from artifactmount.pack import Place
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
@@ -45,6 +45,7 @@ _TRIES = 3
 #: When a whole manifest is stored beside the delta (design: the chain to read stays short, at a bounded share of the bytes).
 _FULL_BYTES = 1 << 20
 _FULL_CHAIN = 64
+_NOWHERE = Place(PackId(0, 0), 0, 0, 0)
 _FILE_MODES = bytes(1 if mode & 3 in (Kind.FILE, Kind.REFERENCE) else 0 for mode in range(256))
 
 
@@ -153,6 +154,8 @@ class Snapshot:
                     return (yield from self._attempt(state))
                 except _SessionClosedError as closed:
                     state = closed.state
+                    with suppress(ArtifactError):
+                        yield Join()  # its uploads under way must not come with the next session's
                     self._forget_session()
                 except KeyMissingError as missing:  # a run that a newer state replaced
                     newer = yield from head(self._artifact, state)
@@ -183,7 +186,7 @@ class Snapshot:
         self._remember_stats(listings, clock)
         self._base_number, self._table = state.highest, base
         if len(self._builder):
-            delta = self._builder.finish(self._place)
+            delta = self._builder.finish(lambda _: _NOWHERE)  # the table asks for no places
             self._table = Table(merge(base, [Run(delta, blake3(delta).digest(), check=False)]), check=False)
         appended = yield from append(self._artifact, self._state, self._make, self._writer)
         yield from self._delete_leftovers(appended.state)
@@ -208,8 +211,8 @@ class Snapshot:
             base: Table = yield Local(lambda: self._catalog.newest(state))
             builder = yield Local(lambda: self._changes.between(base, self._table))
         self._places = yield Local(lambda: self._catalog.places(state))
-        yield from self._place_all(builder)
-        delta = builder.finish(self._place)
+        elsewhere = yield from self._place_all(builder)
+        delta = builder.finish(lambda digest: elsewhere.get(digest) or self._packer.place(digest))
         number, aliases = state.next, (LATEST, *self._options.aliases)
         full = yield from self._full_table(state, delta)
         card = Card(self._options.note or "", self._options.metadata or {})
@@ -249,20 +252,19 @@ class Snapshot:
         return None if self._session is None else Close(self._session)
 
     # -- places and packs ----------------------------------------------------------------------------------------------------------
-    def _place(self, digest: bytes) -> Place:
-        place = self._packer.find(digest) or (self._places.find(digest) if self._places is not None else None)
-        if place is None:
-            raise AssertionError(f"chunk {digest.hex()} has no place")
-        return place
+    def _place_all(self, builder: RunBuilder) -> Steps[dict[bytes, Place]]:
+        """See to it that every chunk has a live place, and every content pack that is kept is named whole.
 
-    def _place_all(self, builder: RunBuilder) -> Steps[None]:
-        """See to it that every chunk has a live place, and every content pack that is kept is named whole."""
+        Returns the places in packs of other sessions. Each is asked for once: another process may change the index between two questions.
+        """
+        assert self._places is not None
         while True:
             used = set(builder.chunk_digests())
             self._packer.forget_partly_used(used)
-            needed = {digest for digest in used if not self._known(digest)}
+            elsewhere = {digest: self._places.find(digest) for digest in used if digest not in self._packer}
+            needed = {digest for digest, place in elsewhere.items() if place is None}
             if not needed:
-                return
+                return {digest: place for digest, place in elsewhere.items() if place is not None}
             yield from self._changes.upload(builder, needed)
             yield from self._packer.finish()
 
@@ -283,8 +285,7 @@ class Snapshot:
         written = card.encode()
         key = blake3(written + delta + full).digest()
         if key not in self._metadata_of:
-            first = (compress(written)[1], blake3(written).digest(), len(written))
-            packs = yield from self._packer.store([first, *pieces_of(delta), *pieces_of(full)])
+            packs = yield from self._packer.store([*pieces_of(written), *pieces_of(delta), *pieces_of(full)])
             full_digest = blake3(full).digest() if full else None
             self._metadata_of[key] = Metadata(PackRanges.of(packs), blake3(delta).digest(), len(delta), full_digest, len(full))
         return self._metadata_of[key]
@@ -346,9 +347,10 @@ class Snapshot:
         try:
             with suppress(ArtifactError):
                 yield Join()  # an upload under way would land after its session was swept
-            yield from append(self._artifact, self._state, close, self._writer)
+            state = (yield from append(self._artifact, self._state, close, self._writer)).state
+            live = {self._artifact.pack_key(pack) for pack in state.packs}  # of a commit that had taken effect, whatever failed after it
             keys = yield from session_keys(self._artifact, session)
-            yield Delete(tuple(keys))
+            yield Delete(tuple(sorted(keys - live)))
         except ArtifactError:
             pass  # the error that led here is the one to show; gc closes and sweeps what is left
 

@@ -1,23 +1,27 @@
-"""Where the chunks of an artifact's live runs lie: the index that dedupe asks. Valid for exactly the runs it says it holds."""
+"""Where the chunks of an artifact's live runs lie: the index that dedupe asks.
+
+Processes that know older and newer states of an artifact share it. So each place carries the run that names it, and counts only for who
+knows that run to be live: whatever others put in or take out, it may cost an upload, and never leads to a dead place.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from artifactmount.cache import Cache
 from artifactmount.pack import Place
 from artifactmount.ranges import PackId
 
-_PLACE = struct.Struct("<QIIII")
+_PLACE = struct.Struct("<QIIII32s")  # session, number, offset, stored and plain length; the digest of the run
 
 
 class PlaceIndex:
-    """The places of one artifact, named by a 16-byte key."""
+    """The places of one artifact, named by a 16-byte key, that the runs with the digests `live` name."""
 
-    def __init__(self, cache: Cache, artifact: bytes) -> None:
-        self._index, self._artifact = cache.index, artifact
+    def __init__(self, cache: Cache, artifact: bytes, live: Collection[bytes]) -> None:
+        self._index, self._artifact, self._live = cache.index, artifact, live
         self._memory: dict[bytes, Place] | None = None  # where the cache takes nothing in
 
     def synced_runs(self) -> set[bytes]:
@@ -34,14 +38,15 @@ class PlaceIndex:
         self._index.change(forget)
 
     def add_run(self, run: bytes, chunks: Iterable[tuple[bytes, Place]]) -> None:
-        """Add all places that a run names, and the mark that they are here, at once. The first place of a digest stays."""
+        """Add all places that a run names, and the mark that they are here, at once. The first live place of a digest stays."""
         found = list(chunks)
 
         def add(txn: Any) -> None:
             places = self._index.table("places")
             for digest, place in found:
-                value = _PLACE.pack(place.pack.session, place.pack.number, place.offset, place.stored, place.plain)
-                txn.put(self._artifact + digest, value, db=places, overwrite=False)
+                if self._open(txn.get(self._artifact + digest, db=places)) is None:
+                    value = _PLACE.pack(place.pack.session, place.pack.number, place.offset, place.stored, place.plain, run)
+                    txn.put(self._artifact + digest, value, db=places)
             txn.put(self._artifact + run, b"", db=self._index.table("runs"))
 
         if not self._index.change(add):
@@ -51,8 +56,10 @@ class PlaceIndex:
         """A live place of a chunk, or None."""
         if self._memory is not None and digest in self._memory:
             return self._memory[digest]
-        value = self._index.get("places", self._artifact + digest)
-        if value is None:
+        return self._open(self._index.get("places", self._artifact + digest))
+
+    def _open(self, value: bytes | None) -> Place | None:
+        if value is None or len(value) != _PLACE.size:
             return None
-        session, number, offset, stored, plain = _PLACE.unpack(value)
-        return Place(PackId(session, number), offset, stored, plain)
+        session, number, offset, stored, plain, run = _PLACE.unpack(value)
+        return Place(PackId(session, number), offset, stored, plain) if run in self._live else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _BATCH = 1000
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled"}
 # Not SSLError: it may also come with the answer, after the request was done.
@@ -111,9 +113,10 @@ class S3Store:
         got = answer.get("ContentRange")
         if got is None:
             return body[start:stop]
-        span, _, total = got.removeprefix("bytes ").partition("/")
-        end = int(total) if stop is None else min(stop, int(total))
-        if span != f"{start}-{end - 1}" or len(body) != end - start:
+        sent = _CONTENT_RANGE.fullmatch(got)
+        first, last, total = map(int, sent.groups()) if sent else (-1, -1, 0)
+        end = total if stop is None else min(stop, total)
+        if (first, last) != (start, end - 1) or len(body) != end - start:
             raise StoreError(f"{self.url}/{key}: asked for bytes {start} to {stop}, got {got}")
         return body
 
