@@ -122,6 +122,9 @@ class Project:
             self._check_pin(name, state)
             return
         self._check_pin(name, state)
+        newest = self._states.get(name)
+        if newest is not None and newest.seq > state.seq:
+            return  # another thread was faster
         self._states[name] = state
         self.cache.state_put(self._state_key(name), encode_checkpoint(state))
         self.pins.advance(name, state.seq, state.digest)
