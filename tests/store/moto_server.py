@@ -1,0 +1,65 @@
+"""moto's S3 as a program of its own: prints its port, serves, and ends when its parent does.
+
+moto checks `If-None-Match` and then stores, with nothing around the two. Here requests are read whole and answered one at a time, so the
+two are one, as a good S3 server promises. Run by servers.py.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import select
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+from werkzeug.wsgi import ClosingIterator
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class OneAtATime:
+    """A WSGI application around another. Bodies are read before the lock is taken: a slow sender holds up nobody."""
+
+    def __init__(self, application: WSGIApplication) -> None:
+        self._application = application
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        with self._lock, closing(ClosingIterator(self._application(environ, start_response))) as answer:
+            return list(answer)
+
+
+class QuietHandler(MotoRequestHandler):
+    """Does not print a line for each request."""
+
+    def log_request(self, *_: Any) -> None:
+        """See BaseHTTPRequestHandler."""
+
+
+def end_with(parent: int) -> None:
+    """End this process when its stdin closes or the parent is gone; a child that the parent forked may hold the pipe open."""
+    while os.getppid() == parent and not select.select([sys.stdin], [], [], 1)[0]:
+        pass
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve S3 on 127.0.0.1, on any free port."""
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    application = OneAtATime(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=QuietHandler)
+    print(server.port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

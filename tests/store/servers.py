@@ -1,0 +1,103 @@
+"""A real S3 server on this machine, in a process of its own, for every test that needs a bucket.
+
+    with s3_server() as server:
+        bucket = server.make_bucket()
+        subprocess.run(["artifactmount", "init", f"s3://{bucket}/p"], env={**os.environ, **server.environment()})
+
+Tests take the fixture `s3_server` (tests/conftest.py), which starts one for the whole session when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_PROGRAM = Path(__file__).with_name("moto_server.py")
+_START_SECONDS = 60
+_STOP_SECONDS = 10
+
+
+class Server:
+    """A running server. `client` is the AWS library's own, to prepare a bucket and to look into it behind the back of our code."""
+
+    def __init__(self, endpoint: str, pid: int) -> None:
+        import boto3
+
+        self.endpoint = endpoint
+        self.pid = pid
+        session = boto3.session.Session("tester", "made-up", region_name="us-east-1")
+        self.client: S3Client = session.client("s3", endpoint_url=endpoint)
+
+    def environment(self, endpoint: str | None = None) -> dict[str, str]:
+        """The variables that lead a process here, or to a proxy in front; no file of the user's has a say."""
+        return {
+            "AWS_ENDPOINT_URL": endpoint or self.endpoint,
+            "AWS_ENDPOINT_URL_S3": endpoint or self.endpoint,
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "made-up",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+
+    def make_bucket(self, *, versioned: bool = False) -> str:
+        """The name of a new, empty bucket."""
+        name = f"test-{uuid4().hex}"
+        self.client.create_bucket(Bucket=name)
+        if versioned:
+            self.client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        return name
+
+    def keys(self, bucket: str) -> list[str]:
+        """What a bucket holds (the first 1000)."""
+        return [item["Key"] for item in self.client.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+    def versions(self, bucket: str) -> list[str]:
+        """The keys of all versions and delete markers in a bucket (the first 1000), once for each."""
+        page = self.client.list_object_versions(Bucket=bucket)
+        items: list[Any] = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        return sorted(item["Key"] for item in items)
+
+
+@contextmanager
+def s3_server(*, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """Start a server, and stop it in the end, however that comes. `environment`: variables for the server itself."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", str(_PROGRAM)],
+        stdin=subprocess.PIPE,  # its end is the sign to stop, also when this process is killed
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin, process.stdout:
+        try:
+            ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
+            port = process.stdout.readline().strip() if ready else ""
+            if not port:
+                raise RuntimeError(f"the S3 server did not start: {process.poll()}")
+            server = Server(f"http://127.0.0.1:{port}", process.pid)
+            try:
+                yield server
+            finally:
+                server.client.close()
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
