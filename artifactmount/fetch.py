@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 
 from artifactmount.errors import CorruptError, GoneError, KeyMissingError
 from artifactmount.log import State
@@ -22,7 +23,6 @@ _log = logging.getLogger(__name__)
 
 _REFRESHES = 16
 _TABLES = 256
-_MISSES = 4096
 
 
 class Fetcher:
@@ -33,7 +33,6 @@ class Fetcher:
         self.in_place = isinstance(project.store, FolderStore)  # packs are read where they lie, and nothing is copied to the cache
         self._lock = threading.Lock()
         self._tables: OrderedDict[PackId, dict[bytes, TableRow]] = OrderedDict()
-        self._missed: OrderedDict[PackId, None] = OrderedDict()
 
     def chunk(self, ref: ChunkRef, state: State, run: bytes) -> bytes:
         """The verified bytes of a chunk that the run of this digest names.
@@ -51,20 +50,12 @@ class Fetcher:
         raise AssertionError("unreachable")
 
     def _chunk(self, ref: ChunkRef, state: State) -> bytes:
-        if not self.in_place:
-            cached = self._project.cache.get_chunk(ref.digest)
-            if cached is not None:
-                return cached
         pack = state.resolve(ref.place.pack)
         if pack != ref.place.pack:  # its offset says nothing in the new pack
             return self._from_table(pack, ref.digest)
-        if self.in_place:
-            return open_chunk(self._read(pack, ref.place.offset, ref.place.stored), ref.place.plain, ref.digest)
-        if self._second_miss(pack):
-            return self._whole_pack(pack, ref.digest)
-        stored = self._read(pack, ref.place.offset, ref.place.stored)
-        content = open_chunk(stored, ref.place.plain, ref.digest)
-        self._project.cache.put_chunks([(ref.digest, content)])
+        content = open_chunk(self._read(pack, ref.place.offset, ref.place.stored), ref.place.plain, ref.digest)
+        if not self.in_place:
+            self._project.cache.put_chunks([(ref.digest, content)])
         return content
 
     def _by_table(self, ref: ChunkRef, state: State, run: bytes, error: Exception) -> bytes:
@@ -83,38 +74,22 @@ class Fetcher:
             raise CorruptError(f"{self._artifact.pack_key(pack)} is cut short")
         return stored
 
-    def _second_miss(self, pack: PackId) -> bool:
-        """One miss fetches a chunk; a second in the same pack says that its neighbours are wanted, too."""
-        with self._lock:
-            if pack in self._missed:
-                return True
-            self._missed[pack] = None
-            if len(self._missed) > _MISSES:
-                self._missed.popitem(last=False)
-            return False
+    def whole_pack(self, pack: PackId, state: State) -> dict[bytes, bytes]:
+        """The chunks of a pack that are right, by digest, verified and put into the cache: at most 16 MiB.
 
-    def whole_pack(self, pack: PackId) -> None:
-        """Bring all chunks of a pack into the cache. Errors are the reader's business, when it comes to them."""
-        self._whole_pack(pack, b"")
-
-    def _whole_pack(self, pack: PackId, wanted: bytes) -> bytes:
-        stored = self._project.store.get(self._artifact.pack_key(pack))
-        found = b""
-        good: list[tuple[bytes, bytes]] = []
-        for row in decode_table(stored):  # not `decode`: a damaged chunk must not cost its neighbours
-            try:
-                content = open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest)
-            except CorruptError:
-                if row.digest == wanted:
-                    raise
-                continue
-            good.append((row.digest, content))
-            if row.digest == wanted:
-                found = content
-        self._project.cache.put_chunks(good)
-        if wanted and not found:
-            raise CorruptError(f"{self._artifact.pack_key(pack)} does not hold chunk {wanted.hex()}")
-        return found
+        Nothing when the pack is not there or not to be understood: then each chunk is looked for by itself. Raises StoreError.
+        """
+        try:
+            stored = self._project.store.get(self._artifact.pack_key(state.resolve(pack)))
+            rows = decode_table(stored)
+        except (KeyMissingError, CorruptError):
+            return {}
+        good: dict[bytes, bytes] = {}
+        for row in rows:
+            with suppress(CorruptError):  # a damaged chunk must not cost its neighbours
+                good[row.digest] = open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest)
+        self._project.cache.put_chunks(good.items())
+        return good
 
     def _from_table(self, pack: PackId, digest: bytes) -> bytes:
         table = self._tables.get(pack)

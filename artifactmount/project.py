@@ -31,6 +31,7 @@ from artifactmount.store.s3 import S3Store
 
 PROJECT_KEY = "project.json"
 FORMAT = 1
+_BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -199,8 +200,8 @@ def open_store(url: str) -> Store:
     """The store behind a project URL: `s3://bucket/prefix`, or a folder."""
     if url.startswith("s3://"):
         bucket, _, prefix = url[len("s3://") :].partition("/")
-        if not bucket:
-            raise UsageError(f"no bucket in {url!r}; write s3://bucket/prefix")
+        if not _BUCKET.fullmatch(bucket):
+            raise UsageError(f"no bucket's name in {url!r}; write s3://bucket/prefix")
         return S3Store(bucket, prefix.strip("/"))
     path = url.removeprefix("file://")
     if "://" in path:

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import trio
 
-from artifactmount.errors import ArtifactError, CorruptError, GoneError
+from artifactmount.errors import ArtifactError
 from artifactmount.fetch import Fetcher
+from artifactmount.log import State
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.rows import show_path
@@ -31,8 +32,10 @@ T = TypeVar("T")
 _MEMORY = 32 << 20
 _THREADS = 32
 _OPEN_FILES = 1024
+_MISSES = 4096
 #: Chunks fetched ahead of a sequential reader, at most: with chunks of 1 MiB this fills a 10 Gb/s link at 10 ms.
 _AHEAD = 16
+_NEAR = 1 << 20  # the kernel's own read-ahead comes a little out of order
 
 
 @dataclass(slots=True)
@@ -75,6 +78,10 @@ class Hopper:
         result: T = flight.result
         return result
 
+    def is_under_way(self, key: Hashable) -> bool:
+        """Whether work with this key has begun and not ended."""
+        return key in self._flights
+
     def begin(self, key: Hashable, work: Callable[[], Any]) -> _Flight:
         """Start `work` unless it is under way; nobody has to wait for it."""
         flight = self._flights.get(key)
@@ -113,6 +120,7 @@ class Reader:
         self._files: OrderedDict[File, _OpenFile] = OrderedDict()
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
         self._held = 0
+        self._missed: OrderedDict[tuple[str, PackId], None] = OrderedDict()
 
     def _fetcher(self, artifact: str) -> Fetcher:
         if artifact not in self._fetchers:
@@ -131,10 +139,6 @@ class Reader:
         await self.load(file.slot)
         assert file.slot.run is not None
         return file.slot.run.target(file.row)
-
-    async def open(self, file: File) -> None:
-        """Get ready to read a file."""
-        await self.load(file.slot)
 
     async def read(self, file: File, offset: int, size: int) -> bytes | memoryview:
         """Bytes [offset, offset + size) of a file; fewer only at its end.
@@ -182,16 +186,49 @@ class Reader:
             self._memory.move_to_end(ref.digest)
             return content
         try:
-            content = await self._hopper.hop(("chunk", ref.digest), partial(self._fetch, opened.slot, ref))
-        except (CorruptError, GoneError) as error:
+            content = await self._miss(opened, ref)
+        except ArtifactError as error:
             _log.error("%s:v%d %s: %s", opened.slot.artifact, opened.slot.version.n, _show(opened), error)
             raise
         self._remember(ref.digest, content)
         return content
 
+    async def _miss(self, opened: _OpenFile, ref: ChunkRef) -> bytes:
+        """A chunk that is not in memory: from the cache, which answers at once; else from the store.
+
+        One miss fetches the chunk alone; a second one in the same pack brings the whole pack, because its neighbours are wanted, too.
+        """
+        artifact, pack = opened.slot.artifact, ref.place.pack
+        fetcher = self._fetcher(artifact)
+        if not fetcher.in_place:
+            cached = self._project.cache.get_chunk(ref.digest)
+            if cached is not None:
+                return cached
+            if self._hopper.is_under_way(("pack", artifact, pack)) or self._is_second_miss(artifact, pack):
+                contents: dict[bytes, bytes] = await self._hopper.hop(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack))
+                if ref.digest in contents:
+                    if not self._project.cache.has_chunk(ref.digest):  # it takes nothing in: then memory has to do
+                        for digest, content in contents.items():
+                            self._remember(digest, content)
+                    return contents[ref.digest]
+        return await self._hopper.hop(("chunk", ref.digest), partial(self._fetch, opened.slot, ref))
+
+    def _is_second_miss(self, artifact: str, pack: PackId) -> bool:
+        if (artifact, pack) in self._missed:
+            return True
+        self._missed[artifact, pack] = None
+        if len(self._missed) > _MISSES:
+            self._missed.popitem(last=False)
+        return False
+
     def _fetch(self, slot: RunSlot, ref: ChunkRef) -> bytes:
-        state = self._project.known(slot.artifact) or self._project.refresh(slot.artifact)
-        return self._fetcher(slot.artifact).chunk(ref, state, slot.digest)
+        return self._fetcher(slot.artifact).chunk(ref, self._state(slot.artifact), slot.digest)
+
+    def _fetch_pack(self, artifact: str, pack: PackId) -> dict[bytes, bytes]:
+        return self._fetcher(artifact).whole_pack(pack, self._state(artifact))
+
+    def _state(self, artifact: str) -> State:
+        return self._project.known(artifact) or self._project.refresh(artifact)
 
     def _remember(self, digest: bytes, content: bytes) -> None:
         if digest not in self._memory:
@@ -206,10 +243,12 @@ class Reader:
 
         Never more than half of the memory's chunks in a folder project, so that what was fetched ahead is not dropped before it is read.
         """
-        sequential = opened.next == offset or (opened.next and abs(opened.next - offset) <= 1 << 20)
+        begins = opened.next == 0  # many programs read the head of a file and no more
+        sequential = not begins and abs(opened.next - offset) <= _NEAR
         opened.next = end
         if not sequential:
             opened.window, opened.asked = 0, 0
+            opened.packs.clear()
             return
         if last < opened.asked - opened.window // 2 or len(opened.refs) < 2:
             return
@@ -221,19 +260,19 @@ class Reader:
         opened.asked = max(stop, opened.asked)
 
     def _fetch_ahead(self, fetcher: Fetcher, opened: _OpenFile, index: int) -> None:
-        ref = opened.refs[index]
+        ref, artifact = opened.refs[index], opened.slot.artifact
         if ref.digest in self._memory:
             return
         if fetcher.in_place:
-            self._hopper.begin(("ahead", ref.digest), partial(self._fetch_into_memory, opened, ref))
+            self._hopper.begin(("chunk", ref.digest), partial(self._fetch_into_memory, opened, ref))
         elif ref.place.pack not in opened.packs and not self._project.cache.has_chunk(ref.digest):
             opened.packs.add(ref.place.pack)
-            pack = ref.place.pack
-            self._hopper.begin(("pack", opened.slot.artifact, pack), partial(fetcher.whole_pack, pack))
+            self._hopper.begin(("pack", artifact, ref.place.pack), partial(self._fetch_pack, artifact, ref.place.pack))
 
-    def _fetch_into_memory(self, opened: _OpenFile, ref: ChunkRef) -> None:
+    def _fetch_into_memory(self, opened: _OpenFile, ref: ChunkRef) -> bytes:
         content = self._fetch(opened.slot, ref)
         trio.from_thread.run_sync(self._remember, ref.digest, content)
+        return content
 
 
 def _show(opened: _OpenFile) -> str:
