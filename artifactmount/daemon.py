@@ -67,8 +67,19 @@ def serve(mount: Mount, ready: Callable[[], None]) -> None:
         cache = Cache(mount.cache, mount.budget)
         try:
             trio.run(_serve, Project(store, cache, mount.state_directory), mount, ready)
+        except BaseExceptionGroup as group:  # what leaves a nursery comes in groups, also when it is one
+            ours = group.subgroup(ArtifactError)
+            if ours is None:
+                raise
+            raise _first(ours) from group
         finally:
             cache.close()
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _check_roots(mount: Mount, store: Store) -> None:
