@@ -182,10 +182,10 @@ def _failure(answer: bytes, said: str, log: str) -> ArtifactError:
 
 
 def _said_since(log: str, before: int) -> str:
-    """What fusermount3 complained of: libfuse lets it speak to stderr only."""
+    """What libfuse and fusermount3 complained of: they speak to stderr only."""
     with suppress(OSError), open(log, encoding="utf-8", errors="replace") as file:
         file.seek(before)
-        return "; ".join(line.strip() for line in file if line.startswith("fusermount3:"))
+        return "; ".join(line.strip() for line in file if line.startswith(("fuse:", "fusermount3:")))
     return ""
 
 
