@@ -1,0 +1,446 @@
+"""Clients of one artifact for the simulator, and everything that must hold of what they leave in the store (design: I1 to I11)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from artifactmount.artifact import Appended, Artifact, Writer, append, finish_trash, head, session_keys
+from artifactmount.cache import Cache
+from artifactmount.cache.stats import StatCache
+from artifactmount.card import Card
+from artifactmount.catalog import Catalog
+from artifactmount.digest import content_digest
+from artifactmount.errors import KeyMissingError, OutcomeUnknownError, RefusedError, StoreError
+from artifactmount.log import (
+    Act,
+    Close,
+    Commit,
+    DeleteVersion,
+    Describe,
+    Entry,
+    Op,
+    Open,
+    PutVersion,
+    RemoveAlias,
+    SetAlias,
+    State,
+    decode_entry,
+)
+from artifactmount.names import LATEST
+from artifactmount.pack import decode, open_chunk
+from artifactmount.progress import Silent
+from artifactmount.ranges import PackId, PackRanges
+from artifactmount.rows import Kind, is_executable, kind_of, path_of
+from artifactmount.run import Run
+from artifactmount.snapshot import Options, Result, Snapshot
+from artifactmount.staging import Staging
+from artifactmount.steps import Delete, Steps
+from artifactmount.store.memory import MemoryStore
+from tests.model.simulator import Process, World
+
+PROJECT, NAME = "11" * 16, "animals"
+
+
+class Leaf(NamedTuple):
+    """What a tree holds at one path: a file's bytes, a symlink's target."""
+
+    kind: Kind
+    content: bytes = b""
+    executable: bool = False
+
+
+Tree = dict[str, Leaf]
+
+
+def with_directories(tree: Tree) -> Tree:
+    """The tree with a row for each directory that a path implies."""
+    whole = dict(tree)
+    for path in tree:
+        for parent in list(Path(path).parents)[:-1]:
+            whole[str(parent)] = Leaf(Kind.DIRECTORY)
+    return whole
+
+
+def without_conflicts(tree: Tree) -> Tree:
+    """The tree without paths below something that is no directory."""
+    solid = {path for path, leaf in tree.items() if leaf.kind is not Kind.DIRECTORY}
+    return {path: leaf for path, leaf in tree.items() if not any(str(parent) in solid for parent in Path(path).parents)}
+
+
+def write_tree(folder: Path, tree: Tree) -> None:
+    """Make the folder hold exactly this."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path, leaf in with_directories(tree).items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if leaf.kind is Kind.DIRECTORY:
+            place.mkdir(exist_ok=True)
+        elif leaf.kind is Kind.SYMLINK:
+            os.symlink(leaf.content, os.fsencode(place))
+        else:
+            place.write_bytes(leaf.content)
+            place.chmod(0o755 if leaf.executable else 0o644)
+
+
+def pack_of(key: str) -> PackId:
+    """The pack of a data key."""
+    _, _, _, session, number = key.split("/")
+    return PackId(int(session), int(number))
+
+
+class History:
+    """The whole log, folded from zero, entry by entry."""
+
+    def __init__(self, store: MemoryStore, artifact: Artifact) -> None:
+        self._store, self._artifact = store, artifact
+        self.states = [artifact.empty()]  # states[i + 1] is the one after entry i
+        self.entries: list[Entry] = []
+        self.bytes: list[bytes] = []
+
+    def read(self) -> State:
+        """The newest state. No entry of these clients may ever be refused: each was decided on the state it follows."""
+        while True:
+            seq = len(self.entries)
+            try:
+                found = self._store.get(self._artifact.log_key(seq))
+            except KeyMissingError:
+                return self.states[-1]
+            entry = decode_entry(found, seq)
+            assert entry.prev == self.states[-1].digest
+            state, refusal = self._artifact.apply(self.states[-1], found)
+            assert refusal is None, f"entry {seq} by {entry.actor} was refused: {refusal}"
+            self.entries.append(entry)
+            self.bytes.append(found)
+            self.states.append(state)
+
+
+@dataclass(eq=False, slots=True)
+class Asked:
+    """One snapshot that a client was asked for, and how it ended. `since`: entries in the log when it began."""
+
+    actor: str
+    tree: Tree
+    options: Options
+    since: int
+    result: Result | None = None
+    seq: int = -1
+    error: Exception | None = None
+    over: bool = False
+
+
+class Client:
+    """One machine: a cache, a staging folder, and the newest state it knows."""
+
+    def __init__(self, repository: Repository, name: str, cache: Path, staging: Path) -> None:
+        self._repository, self.name, self.staging = repository, name, staging
+        self._cache_path = cache
+        self.cache = Cache(str(cache))
+        self.known: State | None = None
+
+    def close(self) -> None:
+        """Let go of files."""
+        self.cache.close()
+
+    def restart(self) -> None:
+        """As a new process on the same machine."""
+        self.cache.close()
+        self.cache, self.known = Cache(str(self._cache_path)), None
+
+    def catalog(self) -> Catalog:
+        """A new process's catalog over this machine's cache."""
+        return Catalog(self._repository.store, self.cache, self._repository.artifact)
+
+    def snapshot(self, tree: Tree, options: Options, then: Callable[[Process], None] = lambda _: None) -> Process:
+        """Start a snapshot of this tree."""
+        repository = self._repository
+        write_tree(self.staging, tree)
+        writer = repository.writer(self.name)
+        asked = Asked(writer.actor, tree, options, repository.history.read().seq + 1)
+        repository.asked[asked.actor] = asked
+        staging, stats = Staging(str(self.staging)), StatCache(self.cache.path)
+        snapshot = Snapshot(repository.artifact, self.catalog(), staging, stats, options, writer, Silent())
+
+        def ended(process: Process) -> None:
+            snapshot.close()
+            staging.__exit__()
+            stats.__exit__()
+            asked.over, asked.error = True, process.error
+            if process.crashed:
+                self.restart()
+            elif process.result is not None:
+                self.known, asked.result = process.result
+                asked.seq = process.result[0].seq
+            then(process)
+
+        return repository.world.start(asked.actor, snapshot.steps(self.known), ended)
+
+    def close_sessions(self, then: Callable[[Process], None] = lambda _: None) -> Process:
+        """Start to close every session that is open, and to sweep what it stored: what `gc` does after a grace."""
+        writer = self._repository.writer(self.name)
+        return self._repository.world.start(writer.actor, sweep(self._repository.artifact, writer, self.known), self._ended(then))
+
+    def delete_highest(self, then: Callable[[Process], None] = lambda _: None) -> Process:
+        """Start to delete the highest version: the one whose deletion rewrites nothing."""
+        writer = self._repository.writer(self.name)
+        return self._repository.world.start(writer.actor, delete_highest(self._repository.artifact, writer, self.known), self._ended(then))
+
+    def _ended(self, then: Callable[[Process], None]) -> Callable[[Process], None]:
+        def ended(process: Process) -> None:
+            if process.crashed:
+                self.restart()
+            elif process.result is not None:
+                self.known = process.result
+            assert process.error is None or isinstance(process.error, StoreError)
+            then(process)
+
+        return ended
+
+
+def sweep(artifact: Artifact, writer: Writer, known: State | None) -> Steps[State]:
+    """Close every open session; delete the garbage of each."""
+    state = yield from head(artifact, known)
+    for session in sorted(state.open):
+        state = (yield from _close(artifact, writer, state, session)).state
+        keys = yield from session_keys(artifact, session)
+        yield Delete(tuple(key for key in sorted(keys) if state.is_garbage(pack_of(key))))
+    return state
+
+
+def _close(artifact: Artifact, writer: Writer, state: State, session: int) -> Steps[Appended]:
+    def close(newest: State) -> Steps[Act | None]:
+        yield from ()
+        return Close(session) if session in newest.open else None
+
+    return (yield from append(artifact, state, close, writer))
+
+
+def delete_highest(artifact: Artifact, writer: Writer, known: State | None) -> Steps[State]:
+    """Delete the highest version and the aliases on it."""
+
+    def delete(newest: State) -> Steps[Act | None]:
+        yield from ()
+        n = newest.highest
+        if n is None:
+            return None
+        below, ops = newest.below(n), list[Op]([DeleteVersion(n)])
+        for alias in sorted(alias for alias, at in newest.aliases.items() if at == n):
+            ops.append(SetAlias(alias, below) if alias == LATEST and below is not None else RemoveAlias(alias))
+        return Commit(None, PackRanges(), tuple(ops))
+
+    state = yield from head(artifact, known)
+    appended = yield from append(artifact, state, delete, writer)
+    return (yield from finish_trash(artifact, appended.state, writer))
+
+
+@dataclass(eq=False)
+class Repository:
+    """One artifact, its clients, and all that was asked of it."""
+
+    world: World
+    folder: Path
+    artifact: Artifact = field(default=Artifact(PROJECT, NAME))
+    asked: dict[str, Asked] = field(default_factory=dict)
+    clients: list[Client] = field(default_factory=list)
+    _writers: int = 0
+    _readers: int = 0
+
+    def __post_init__(self) -> None:
+        self.store = self.world.store
+        self.history = History(self.store, self.artifact)
+
+    def client(self, *, cache: str | None = None) -> Client:
+        """One more machine; or one more user of a machine's cache."""
+        name = f"c{len(self.clients)}"
+        client = Client(self, name, self.folder / f"cache-{cache or name}", self.folder / f"staging-{name}")
+        self.clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """Let go of files."""
+        for client in self.clients:
+            client.close()
+
+    def writer(self, name: str) -> Writer:
+        """A writer that no other operation has: its actor says in the log whose entry it was. Its clock is of no use."""
+        self._writers += 1
+        actor, count = f"{name}-{self._writers}", iter(range(1 << 30))
+        return Writer(actor, "test", lambda: "1970-01-01T00:00:00.000000Z", lambda: blake3(f"{actor} {next(count)}".encode()).digest()[:16])
+
+    def before_deleting(self, keys: tuple[str, ...]) -> None:
+        """R3: only garbage is deleted."""
+        state = self.history.read()
+        for key in keys:
+            assert state.is_garbage(pack_of(key)), f"{key} is deleted and is no garbage after entry {state.seq}"
+
+    def data_keys(self) -> set[PackId]:
+        """The packs that the store holds."""
+        return {pack_of(item.key) for item in self.store.list_keys(f"{self.artifact.prefix}data/", limit=1 << 30)}
+
+    # -- what must hold ------------------------------------------------------------------------------------------------------------
+    def check(self, *, cold: bool = True) -> State:
+        """Everything. `cold`: read with a cache of its own, too."""
+        state = self.history.read()
+        self._check_log()
+        self._check_head()
+        self._check_versions(state)
+        self._check_promises()
+        self._check_keys(state)
+        readers = [self.clients[0].catalog()] if self.clients else []
+        if cold:
+            self._readers += 1
+            cache = Cache(str(self.folder / f"reader-{self._readers}"))
+            readers.append(Catalog(self.store, cache, self.artifact))
+        for catalog in readers:
+            self._check_content(state, catalog)
+        if cold:
+            cache.close()
+        return state
+
+    def _check_log(self) -> None:
+        """I3: dense, chained (see History), and never changed."""
+        keys = [item.key for item in self.store.list_keys(f"{self.artifact.prefix}log/", limit=1 << 30)]
+        assert keys == [self.artifact.log_key(seq) for seq in range(len(self.history.entries))]
+        assert [self.store.get(key) for key in keys] == self.history.bytes
+
+    def _check_head(self) -> None:
+        """I10: from nothing (with checkpoints), from any state on the way, and folded from zero: the same."""
+        states = self.history.states
+        for known in (None, *states[:: max(1, len(states) // 4)], states[-1]):
+            assert self.world.run_one("reader", head(self.artifact, known)) == states[-1]
+
+    def _check_versions(self, state: State) -> None:
+        """I7 and I11: numbers without gaps, digests that never change, no two live versions with equal content; aliases on live ones."""
+        put = [op for entry in self.history.entries if isinstance(entry.act, Commit) for op in entry.act.ops if isinstance(op, PutVersion)]
+        assert [op.n for op in put] == list(range(state.next))
+        for at in self.history.states:
+            assert all(version.digest == put[n].digest for n, version in at.versions.items())
+            assert len({version.digest for version in at.versions.values()}) == len(at.versions)
+            assert set(at.aliases.values()) <= at.versions.keys()
+            assert (LATEST in at.aliases) == bool(at.versions)
+        trees: dict[str, bytes] = {}
+        for entry in self.history.entries:
+            for op in entry.act.ops if isinstance(entry.act, Commit) else ():
+                if isinstance(op, PutVersion):
+                    tree = repr(sorted(with_directories(self.asked[entry.actor].tree).items()))
+                    assert trees.setdefault(tree, op.digest) == op.digest
+        assert len(set(trees.values())) == len(trees)
+
+    def _check_promises(self) -> None:
+        """I4: acknowledged, exactly once; refused, never; unknown, at most once. And what was acknowledged is what was asked for."""
+        for asked in self.asked.values():
+            commits = [entry for entry in self.history.entries if entry.actor == asked.actor and isinstance(entry.act, Commit)]
+            assert len(commits) <= 1
+            if not asked.over or asked.result is None:
+                assert not commits or asked.error is None or isinstance(asked.error, OutcomeUnknownError), repr(asked.error)
+                continue
+            number = asked.result.version
+            if commits:
+                (entry,) = commits
+                state = self.history.states[entry.seq + 1]
+                ops = entry.act.ops if isinstance(entry.act, Commit) else ()
+                assert [op.n for op in ops if isinstance(op, PutVersion)] == ([number] if asked.result.changed else [])
+                assert self._fulfilled(state, asked)
+            else:
+                assert not asked.result.changed
+                assert any(self._fulfilled(state, asked) for state in self.history.states[asked.since : asked.seq + 2])
+
+    def _fulfilled(self, state: State, asked: Asked) -> bool:
+        assert asked.result is not None
+        n = asked.result.version
+        return n in state.versions and all(state.aliases.get(alias) == n for alias in (LATEST, *asked.options.aliases))
+
+    def _check_keys(self, state: State) -> None:
+        """I5 and I2: every pack is of a session that was opened, and what is live is there; garbage stays garbage."""
+        opened = {entry.seq for entry in self.history.entries if isinstance(entry.act, Open)}
+        there = self.data_keys()
+        assert {pack.session for pack in there} <= opened
+        assert set(state.packs) <= there
+        for pack in there:
+            kinds = [pack in state.packs, pack in state.trash or state.is_garbage(pack), pack.session in state.open]
+            assert kinds.count(True) == 1, f"{pack} is (live, garbage, of an open session): {kinds}"
+        for pack in there | {pack for at in self.history.states for pack in at.packs}:
+            garbage = [at.is_garbage(pack) for at in self.history.states]
+            assert garbage == sorted(garbage), f"{pack} was garbage and is none"
+
+    def _check_content(self, state: State, catalog: Catalog) -> None:
+        """I1: every chunk of every live version reads and verifies, and comes to the tree that was asked for; cards too."""
+        notes: dict[int, str] = {}
+        for entry in self.history.entries:
+            for op in entry.act.ops if isinstance(entry.act, Commit) else ():
+                if isinstance(op, PutVersion | Describe):
+                    notes[op.n] = self.asked[entry.actor].options.note or ""
+        for n, version in state.versions.items():
+            assert read_tree(self.store, catalog, state, n) == with_directories(self.asked[version.actor].tree), f"v{n}"
+            assert catalog.card(version) == Card(notes[n])
+            assert PackRanges.of(catalog.run(version).packs) == version.packs
+            assert {state.resolve(pack) for pack in (*version.packs, *version.metadata.packs)} <= set(state.packs)
+        for pack in state.packs:
+            decode(self.store.get(self.artifact.pack_key(pack)))
+
+    def check_quiet(self) -> None:
+        """I6: after one sweep, nothing is stored but what is live. And the next snapshot of a new machine is taken and reads right."""
+        client = self.client()
+        writer = self.writer("sweeper")
+        state = self.world.run_one(writer.actor, sweep(self.artifact, writer, None))
+        state = self.world.run_one(writer.actor, finish_trash(self.artifact, state, writer))
+        assert not state.trash
+        late = [pack for pack in self.data_keys() if state.is_garbage(pack)]
+        self.world.run_one(writer.actor, _delete(tuple(self.artifact.pack_key(pack) for pack in late)))
+        assert self.data_keys() == set(state.packs)
+        process = client.snapshot({"after": Leaf(Kind.FILE, b"the storm")}, Options(aliases=("calm",)))
+        self.world.faults = 0
+        self.world.run()
+        assert process.error is None
+        state = self.check()
+        assert self.data_keys() == set(state.packs) and not state.open
+
+
+def _delete(keys: tuple[str, ...]) -> Steps[None]:
+    yield Delete(keys)
+
+
+def read_tree(store: MemoryStore, catalog: Catalog, state: State, n: int) -> Tree:
+    """A live version's tree: its table, and every chunk from the packs."""
+    table = catalog.table(state, n)
+    runs = {digest: version for version in state.versions.values() for digest in (version.metadata.run, version.metadata.full) if digest}
+    tree: Tree = {}
+    for key, name, row in table.walk():
+        kind, (origin, at) = kind_of(table.mode(row)), table.origin(row)
+        digest = table.origins[origin]
+        run = catalog.run_of(runs[digest], digest)
+        content = b""
+        if kind is Kind.FILE:
+            content = _read_file(store, catalog.artifact, state, run, at)
+            assert content_digest([chunk.digest for chunk in run.chunks(at)]) == table.digest(row)
+            assert len(content) == table.size(row)
+        elif kind is Kind.SYMLINK:
+            content = run.target(at)
+        tree[path_of(key, name).decode()] = Leaf(kind, content, is_executable(table.mode(row)))
+    return tree
+
+
+def _read_file(store: MemoryStore, artifact: Artifact, state: State, run: Run, row: int) -> bytes:
+    parts: list[bytes] = []
+    for chunk in run.chunks(row):
+        place = chunk.place
+        assert state.resolve(place.pack) == place.pack  # nothing here moves packs
+        stored = store.get(artifact.pack_key(place.pack), place.offset, place.offset + place.stored)
+        parts.append(open_chunk(stored, place.plain, chunk.digest))
+    return b"".join(parts)
+
+
+def expected(asked: Asked, *, closed: bool, faulty: bool) -> bool:
+    """Whether a snapshot may have ended like this. `closed`: sessions were closed or versions deleted meanwhile."""
+    if asked.error is None:
+        return True
+    if isinstance(asked.error, RefusedError):
+        return closed
+    return faulty and isinstance(asked.error, StoreError)
