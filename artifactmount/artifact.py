@@ -293,12 +293,15 @@ def put(key: str, data: bytes) -> Steps[bool]:
             return same
         except DeniedError:
             raise
-        except StoreError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-        yield Pause(pause)
-        pause *= 2
-    raise AssertionError("unreachable")
+        except KeyMissingError as error:
+            failure: StoreError = StoreError(f"{key} was refused as existing, and then was not there")
+            failure.__cause__ = error
+        except StoreError as error:
+            failure = error
+        if attempt < _ATTEMPTS - 1:
+            yield Pause(pause)
+            pause *= 2
+    raise failure
 
 
 def finish_trash(artifact: Artifact, state: State, writer: Writer) -> Steps[State]:

@@ -5,6 +5,8 @@ Brings scan, content and packer together. Must not know the log.
 
 from __future__ import annotations
 
+from collections import deque
+
 from artifactmount.content import Chunk, Content, ContentReader
 from artifactmount.digest import SINGLE_LIMIT, chunk_digest
 from artifactmount.errors import StagingError
@@ -166,7 +168,7 @@ class Changes:
 
     def _chunk_list(self, path: bytes, digest: bytes) -> bytes:
         if digest not in self._chunk_lists:
-            *_, content = self._reader.large(path)
+            (content,) = deque(self._reader.large(path), maxlen=1)  # one window at a time in memory
             if not isinstance(content, Content) or content.digest != digest:
                 raise self._changed(path)
             self._chunk_lists[digest] = content.chunk_digests

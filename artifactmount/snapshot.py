@@ -148,12 +148,17 @@ class Snapshot:
         """The whole snapshot: the state after it, and what it did."""
         state = yield from head(self._artifact, known)
         try:
-            for _ in range(_TRIES):
+            closed_before = 0
+            while True:
                 try:
                     state = yield from finish_trash(self._artifact, state, self._writer)
                     return (yield from self._attempt(state))
                 except _SessionClosedError as closed:
-                    state = closed.state
+                    state, closed_before = closed.state, closed_before + 1
+                    if closed_before == _TRIES:
+                        raise RefusedError(
+                            f"{self._artifact.name}: the session was closed {_TRIES} times while it uploaded; is `gc --grace` too short?"
+                        ) from closed
                     with suppress(ArtifactError):
                         yield Join()  # its uploads under way must not come with the next session's
                     self._forget_session()
@@ -162,9 +167,6 @@ class Snapshot:
                     if newer.seq == state.seq:
                         raise CorruptError(f"{self._artifact.name}: {missing}") from missing
                     state = newer
-            raise RefusedError(
-                f"{self._artifact.name}: the session was closed {_TRIES} times while it uploaded; is `gc --grace` too short?"
-            )
         except (OutcomeUnknownError, KeyboardInterrupt):
             raise  # the commit may have taken effect, or the same snapshot may be run again: nothing is cleaned up
         except (ArtifactError, OSError):
