@@ -153,11 +153,11 @@ class Reader:
         first = bisect_right(opened.starts, offset) - 1
         last = bisect_right(opened.starts, end - 1) - 1
         self._read_ahead(opened, offset, end, last)
-        if first == last:
-            content = await self._chunk(opened, first)
-            return memoryview(content)[offset - opened.starts[first] : end - opened.starts[first]]
-        parts = [await self._chunk(opened, index) for index in range(first, last + 1)]
-        return b"".join(parts)[offset - opened.starts[first] : end - opened.starts[first]]
+        parts: list[memoryview] = []
+        for index in range(first, last + 1):
+            content, start = await self._chunk(opened, index), opened.starts[index]
+            parts.append(memoryview(content)[max(offset - start, 0) : end - start])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def cached(self, file: File) -> bool:
         """Whether a file can be read without the store. Its run MUST be loaded."""
