@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from artifactmount.acts import Act, Commit, RemoveAlias, SetAlias
 from artifactmount.artifact import Make, append
 from artifactmount.errors import NotFoundError
-from artifactmount.log import Act, Commit, RemoveAlias, SetAlias, State
 from artifactmount.names import Reference, check_alias, resolve
 from artifactmount.project import Project
 from artifactmount.ranges import PackRanges
+from artifactmount.state import State
 from artifactmount.steps import Steps, drive
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 
 from blake3 import blake3
 
+from artifactmount.acts import Act, Purge
 from artifactmount.errors import (
     ArtifactError,
     CorruptError,
@@ -26,22 +27,19 @@ from artifactmount.errors import (
     RefusedError,
     StoreError,
 )
+from artifactmount.fold import fold
 from artifactmount.log import (
     CHECKPOINT_EVERY,
-    Act,
     Entry,
-    Purge,
-    State,
     decode_checkpoint,
     decode_entry,
     encode_checkpoint,
     encode_entry,
     entry_digest,
-    fold,
-    genesis,
     needs_checkpoint,
 )
 from artifactmount.ranges import PackId, PackRanges
+from artifactmount.state import State, genesis
 from artifactmount.steps import Create, Delete, Get, GetMany, ListKeys, Local, Pause, Steps
 
 _log = logging.getLogger(__name__)

@@ -18,12 +18,13 @@ from artifactmount.cache import Cache
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card
 from artifactmount.errors import CorruptError, NotFoundError
-from artifactmount.log import State, Version
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import compress, decode, open_chunk
 from artifactmount.rows import Change
-from artifactmount.run import Run, RunBuilder
+from artifactmount.run import Run
+from artifactmount.run_builder import RunBuilder
+from artifactmount.state import State, Version
 from artifactmount.store import Store
 
 #: A run is stored in pieces of this size, each a chunk of the version's metadata packs.

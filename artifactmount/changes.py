@@ -15,7 +15,7 @@ from artifactmount.merge import diff
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress
 from artifactmount.rows import Change, Kind, kind_of, path_of
-from artifactmount.run import RunBuilder
+from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import Found, Scan
 from artifactmount.staging import Staging, file_mode
 from artifactmount.steps import Steps

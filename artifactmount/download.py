@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError, RefusedError
 from artifactmount.fetch import Fetcher
-from artifactmount.log import State
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
 from artifactmount.mountpoint import check_apart
 from artifactmount.names import Reference, resolve
@@ -22,6 +21,7 @@ from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.rows import Kind, child_key, is_executable, path_of, show_path
 from artifactmount.run import ChunkRef, Run
+from artifactmount.state import State
 from artifactmount.target import Part, Target
 
 #: Work is done in batches of about so many bytes or files: the memory and the open files that a download takes.

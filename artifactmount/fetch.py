@@ -12,11 +12,11 @@ from collections import OrderedDict
 from contextlib import suppress
 
 from artifactmount.errors import CorruptError, GoneError, KeyMissingError
-from artifactmount.log import State
 from artifactmount.pack import HEAD_LENGTH, TableRow, count_chunks, decode_table, open_chunk, table_length
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.run import ChunkRef
+from artifactmount.state import State
 from artifactmount.store.folder import FolderStore
 
 _log = logging.getLogger(__name__)

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from artifactmount.artifact import Artifact, checkpoint_before, read_entries
 from artifactmount.errors import CorruptError
-from artifactmount.log import CHECKPOINT_EVERY, Entry, State, decode_entry, entry_digest, fold
+from artifactmount.fold import fold
+from artifactmount.log import CHECKPOINT_EVERY, Entry, decode_entry, entry_digest
 from artifactmount.rows import Change, path_of
 from artifactmount.run import Run
+from artifactmount.state import State
 from artifactmount.steps import drive
 from artifactmount.store import Store
 

@@ -6,12 +6,10 @@ import re
 from dataclasses import dataclass
 
 from artifactmount.errors import NotFoundError, UsageError
-from artifactmount.log import State, Version
+from artifactmount.fold import LATEST, NAME, RESERVED
+from artifactmount.state import State, Version
 
-LATEST = "latest"
-_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
 _VERSION = re.compile(r"v(0|[1-9][0-9]*)")
-_RESERVED = re.compile(r"v[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +26,16 @@ class Reference:
 
 def check_artifact(name: str) -> str:
     """`name`, or UsageError when it is no artifact's name."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"not a name for an artifact: {name!r} (letters, digits, _ . -; at most 128, not beginning with . or -)")
     return name
 
 
 def check_alias(name: str) -> str:
     """`name`, or UsageError when users may not set it."""
-    if name == LATEST or _RESERVED.fullmatch(name):
+    if name == LATEST or RESERVED.fullmatch(name):
         raise UsageError(f"{name!r} is not yours to set: `latest` follows by itself, and v0, v1, … are versions")
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"not a name for an alias: {name!r} (letters, digits, _ . -; at most 128, not beginning with . or -)")
     return name
 
@@ -47,7 +45,7 @@ def parse(text: str) -> Reference:
     head, slash, path = text.partition("/")
     artifact, colon, version = head.partition(":")
     check_artifact(artifact)
-    if colon and not _NAME.fullmatch(version):
+    if colon and not NAME.fullmatch(version):
         raise UsageError(f"not a version or alias: {version!r} in {text!r}")
     return Reference(artifact, version or None, path.strip("/").encode("utf-8", "surrogateescape") if slash else b"")
 

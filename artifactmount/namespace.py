@@ -10,11 +10,11 @@ import time
 from functools import partial
 
 from artifactmount.errors import ArtifactError, CorruptError, GoneError, KeyMissingError, NotFoundError, UsageError
-from artifactmount.log import State
 from artifactmount.manifest import ROOT_ROW, Table
 from artifactmount.names import check_artifact, number_of, parse, resolve
 from artifactmount.project import Project
 from artifactmount.reader import Hopper
+from artifactmount.state import State
 from artifactmount.tree import ArtifactDirectory, Attributes, Link, Tree, VersionSlot
 
 _FRESH = 1.0  # seconds

@@ -21,16 +21,17 @@ from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
 from artifactmount.errors import CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, ProjectMismatchError, UsageError
-from artifactmount.log import State, decode_checkpoint, encode_checkpoint
+from artifactmount.log import decode_checkpoint, encode_checkpoint
 from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
+from artifactmount.sealed import FORMAT, seal
+from artifactmount.state import State
 from artifactmount.steps import drive
 from artifactmount.store import Store, probe
 from artifactmount.store.folder import FolderStore
 from artifactmount.store.s3 import S3Store
 
 PROJECT_KEY = "project.json"
-FORMAT = 1
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
 
@@ -162,21 +163,14 @@ def _document() -> bytes:
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "encryption": None,
     }
-    return _seal(fields)
-
-
-def _seal(fields: dict[str, object]) -> bytes:
-    def encode(what: dict[str, object]) -> bytes:
-        return json.dumps(what, sort_keys=True, separators=(",", ":")).encode()
-
-    return encode({**fields, "check": blake3(encode(fields)).hexdigest()[:32]})
+    return seal(fields)
 
 
 def _identity(document: bytes) -> tuple[str, str]:
     """The project's id, and when it was made. Raises CorruptError, NeedsNewerError."""
     try:
         fields = json.loads(document)
-        if _seal({key: value for key, value in fields.items() if key != "check"}) != document:
+        if seal({key: value for key, value in fields.items() if key != "check"}) != document:
             raise CorruptError(f"{PROJECT_KEY} is damaged: its checksum is wrong")
         if json.dumps(fields["format"]) != str(FORMAT) or fields.get("encryption") is not None:
             raise NeedsNewerError("this project needs a newer artifactmount")

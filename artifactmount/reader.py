@@ -18,11 +18,11 @@ import trio
 
 from artifactmount.errors import ArtifactError
 from artifactmount.fetch import Fetcher
-from artifactmount.log import State
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.rows import show_path
 from artifactmount.run import ChunkRef
+from artifactmount.state import State
 from artifactmount.tree import File, RunSlot
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, chain
 
@@ -33,7 +33,7 @@ from artifactmount.rows import (
 MAGIC = b"AMRN"
 VERSION = 1
 #: magic, version, 3 zero bytes, rows, directories, chunks, listed digests, packs; bytes of: directory heap, name heap, target heap
-_HEADER = struct.Struct("<4sB3x5Q3Q")
+HEADER = struct.Struct("<4sB3x5Q3Q")
 _BLOCK = 64
 _ZERO = bytes(DIGEST_LENGTH)
 _PACK_BYTES_LIMIT = 1 << 26  # an offset beyond this lies in no pack
@@ -97,16 +97,16 @@ class Run:
 
     def __init__(self, buffer: bytes | memoryview, digest: bytes, *, check: bool = True) -> None:
         view = memoryview(buffer).toreadonly()
-        if len(view) < _HEADER.size:
+        if len(view) < HEADER.size:
             raise CorruptError(f"a run of {len(view)} bytes")
-        magic, version, n, d, c, listed, p, dir_bytes, name_bytes, target_bytes = _HEADER.unpack_from(view)
+        magic, version, n, d, c, listed, p, dir_bytes, name_bytes, target_bytes = HEADER.unpack_from(view)
         if magic != MAGIC or version != VERSION or any(view[5:8]):
             raise CorruptError("not a run, or of an unknown version")
         # Python's integers do not overflow, so a lying header just fails this comparison, before anything is allocated.
-        size = _HEADER.size + 6 * d + dir_bytes + 59 * n + name_bytes + target_bytes + 16 * c + 32 * listed + 12 * p
+        size = HEADER.size + 6 * d + dir_bytes + 59 * n + name_bytes + target_bytes + 16 * c + 32 * listed + 12 * p
         if size != len(view) or n > ROW_LIMIT:
             raise CorruptError(f"a run says it has {size} bytes and has {len(view)}")
-        at = _HEADER.size
+        at = HEADER.size
 
         def column(width: int, items: int) -> memoryview:
             nonlocal at
@@ -323,141 +323,3 @@ def _check_rows(run: Run) -> None:
         listed += count if count > 1 else 0
     if listed * DIGEST_LENGTH != len(run._chunk_digests):
         raise CorruptError("a run with digests that no row uses")
-
-
-class _Places:
-    """The columns of the chunk table, and the packs in the order of their first use."""
-
-    def __init__(self) -> None:
-        self.packs: dict[PackId, int] = {}
-        self.columns = (array("I"), array("I"), array("I"), array("I"))
-
-    def add(self, place: Place) -> None:
-        packs, offsets, stored, plain = self.columns
-        packs.append(self.packs.setdefault(place.pack, len(self.packs)))
-        offsets.append(place.offset)
-        stored.append(place.stored)
-        plain.append(place.plain)
-
-
-class RunBuilder:
-    """Collects rows in order and writes a run. Places are asked for at the end: a lost commit asks again, for another base."""
-
-    def __init__(self) -> None:
-        self._dirs: list[bytes] = []
-        self._dir_counts = array("I")
-        self._changes, self._modes, self._name_lengths = bytearray(), bytearray(), bytearray()
-        self._sizes, self._mtimes = array("Q"), array("q")
-        self._names, self._digests, self._targets, self._chunk_digests = bytearray(), bytearray(), bytearray(), bytearray()
-        self._target_lengths, self._chunk_counts = array("I"), array("I")
-        self._copied = _Places()
-
-    def __len__(self) -> int:
-        return len(self._changes)
-
-    def add(
-        self,
-        key: bytes,
-        name: bytes,
-        change: Change,
-        mode: int,
-        size: int,
-        mtime: int = 0,
-        digest: bytes = _ZERO,
-        target: bytes = b"",
-        chunks: bytes = b"",
-        places: Iterable[Place] = (),
-    ) -> None:
-        """Add one row; rows MUST come in order. `chunks`: the digests of a file's chunks one after the other (32 bytes each).
-
-        `places`: where they lie, for a run whose places are copied from others as they are (`finish` without asking).
-        """
-        if not self._dirs or self._dirs[-1] != key:
-            self._dirs.append(key)
-            self._dir_counts.append(0)
-        self._dir_counts[-1] += 1
-        self._changes.append(change)
-        self._modes.append(mode)
-        self._name_lengths.append(len(name))
-        self._names += name
-        self._sizes.append(size)
-        self._mtimes.append(mtime)
-        self._digests += digest
-        self._target_lengths.append(len(target))
-        self._targets += target
-        self._chunk_counts.append(len(chunks) // DIGEST_LENGTH)
-        self._chunk_digests += chunks
-        for place in places:
-            self._copied.add(place)
-
-    def chunk_digests(self) -> Iterator[bytes]:
-        """Every chunk digest of the rows, in row order, repeats included."""
-        heap = self._chunk_digests
-        return (bytes(heap[i : i + DIGEST_LENGTH]) for i in range(0, len(heap), DIGEST_LENGTH))
-
-    def files(self) -> Iterator[tuple[bytes, bytes, int, list[bytes]]]:
-        """(directory key, name, size, chunk digests) of every row that has chunks, in order."""
-        row = name = digest = 0
-        for key, rows in zip(self._dirs, self._dir_counts, strict=True):
-            for _ in range(rows):
-                end = digest + self._chunk_counts[row] * DIGEST_LENGTH
-                name_end = name + self._name_lengths[row]
-                if end > digest:
-                    heap = self._chunk_digests
-                    digests = [bytes(heap[i : i + DIGEST_LENGTH]) for i in range(digest, end, DIGEST_LENGTH)]
-                    yield key, bytes(self._names[name:name_end]), self._sizes[row], digests
-                row, name, digest = row + 1, name_end, end
-
-    def finish(self, place_of: Callable[[bytes], Place] | None = None) -> bytes:
-        """The run's bytes. `place_of(chunk digest)` says where each chunk lies; without it, the places given with the rows hold."""
-        places = self._copied
-        if place_of is not None:
-            places = _Places()
-            for digest in self.chunk_digests():
-                places.add(place_of(digest))
-        listed = self._listed_digests()
-        dir_heap = b"".join(self._dirs)
-        header = _HEADER.pack(
-            MAGIC,
-            VERSION,
-            len(self),
-            len(self._dirs),
-            len(places.columns[0]),
-            len(listed) // DIGEST_LENGTH,
-            len(places.packs),
-            len(dir_heap),
-            len(self._names),
-            len(self._targets),
-        )
-        parts: Sequence[bytes | bytearray | array[int]] = (
-            header,
-            array("H", map(len, self._dirs)),
-            self._dir_counts,
-            dir_heap,
-            self._changes,
-            self._modes,
-            self._sizes,
-            self._mtimes,
-            self._name_lengths,
-            self._names,
-            self._digests,
-            self._target_lengths,
-            self._targets,
-            self._chunk_counts,
-            *places.columns,
-            listed,
-            array("Q", (pack.session for pack in places.packs)),
-            array("I", (pack.number for pack in places.packs)),
-        )
-        return b"".join(bytes(part) for part in parts)
-
-    def _listed_digests(self) -> bytes:
-        heap = self._chunk_digests
-        if not self._chunk_counts or max(self._chunk_counts) <= 1:
-            return b""
-        listed, at = bytearray(), 0
-        for count in self._chunk_counts:
-            if count > 1:
-                listed += heap[at : at + count * DIGEST_LENGTH]
-            at += count * DIGEST_LENGTH
-        return bytes(listed)

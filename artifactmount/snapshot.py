@@ -15,6 +15,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from artifactmount.acts import Act, Close, Commit, Counts, Describe, Metadata, Op, Open, PutVersion, SetAlias
 from artifactmount.artifact import Artifact, Writer, append, finish_trash, head, session_keys
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.cache.stats import StatCache
@@ -23,20 +24,22 @@ from artifactmount.catalog import Catalog, pieces_of
 from artifactmount.changes import Changes
 from artifactmount.content import ContentReader
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, OutcomeUnknownError, RefusedError, StagingError
-from artifactmount.log import Act, Close, Commit, Counts, Describe, Metadata, Op, Open, PutVersion, SetAlias, State, Version
+from artifactmount.fold import LATEST
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.mountpoint import check_apart
-from artifactmount.names import LATEST, check_alias
+from artifactmount.names import check_alias
 from artifactmount.pack import Place
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import Kind
-from artifactmount.run import Run, RunBuilder
+from artifactmount.run import Run
+from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import scan
 from artifactmount.staging import Listing, Staging
+from artifactmount.state import State, Version
 from artifactmount.steps import Delete, Join, Local, Steps, drive
 
 #: How often a snapshot that uploads looks whether its session was closed (by somebody who took it for dead), in seconds.

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from artifactmount.errors import GoneError, NotDirectoryError
-from artifactmount.log import State, Version
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
 from artifactmount.rows import Kind, is_executable, kind_of
 from artifactmount.run import Run
+from artifactmount.state import State, Version
 
 ROOT_INODE = 1
 _ROW_MASK = (1 << 32) - 1

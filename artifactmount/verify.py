@@ -16,7 +16,8 @@ from itertools import islice
 from artifactmount.artifact import Artifact, read_entries
 from artifactmount.card import Card
 from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError
-from artifactmount.log import CHECKPOINT_EVERY, State, Version, decode_entry, encode_checkpoint, entry_digest, fold
+from artifactmount.fold import fold
+from artifactmount.log import CHECKPOINT_EVERY, decode_entry, encode_checkpoint, entry_digest
 from artifactmount.names import Reference, resolve
 from artifactmount.pack import TableRow, decode, decode_table, open_chunk
 from artifactmount.progress import Progress, Silent
@@ -24,6 +25,7 @@ from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.rows import show_path
 from artifactmount.run import ChunkRef, Run
+from artifactmount.state import State, Version
 from artifactmount.steps import drive
 
 _ENTRIES = 64

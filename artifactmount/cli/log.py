@@ -8,26 +8,15 @@ from typing import Any
 
 import click
 
-from artifactmount.acts import act_to_json
+from artifactmount.acts import Commit, DeleteArtifact, DeleteVersion, Describe, Op, Purge, PutVersion, RemoveAlias, SetAlias, act_to_json
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, moment, path, print_json, size
 from artifactmount.errors import NotFoundError, UsageError
 from artifactmount.history import Event, change_of, changes, events
-from artifactmount.log import (
-    Commit,
-    DeleteArtifact,
-    DeleteVersion,
-    Describe,
-    Op,
-    Purge,
-    PutVersion,
-    RemoveAlias,
-    SetAlias,
-    State,
-)
 from artifactmount.names import parse
 from artifactmount.project import Project
 from artifactmount.rows import show_path, split_path
+from artifactmount.state import State
 
 
 @click.command(epilog="Example: artifactmount log animals/cats/1.png")

@@ -10,12 +10,12 @@ import click
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import iso, json_option, moment, path, print_json, size, table
 from artifactmount.errors import NotFoundError
-from artifactmount.log import State, Version
 from artifactmount.manifest import MISSING, Table
 from artifactmount.names import Reference, parse, resolve
 from artifactmount.project import Project
 from artifactmount.rows import Kind, is_executable, kind_of, show_path
 from artifactmount.run import Run
+from artifactmount.state import State, Version
 
 _PARALLEL = 16
 _LETTERS = {Kind.DIRECTORY: "d", Kind.FILE: "-", Kind.SYMLINK: "l", Kind.REFERENCE: "r"}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from artifactmount.acts import Act, Close, Commit, DeleteVersion, Describe, Op, Open, PutVersion, RemoveAlias, SetAlias
 from artifactmount.artifact import Appended, Artifact, Writer, append, finish_trash, head, session_keys
 from artifactmount.cache import Cache
 from artifactmount.cache.stats import StatCache
@@ -18,22 +19,8 @@ from artifactmount.card import Card
 from artifactmount.catalog import Catalog
 from artifactmount.digest import content_digest
 from artifactmount.errors import KeyMissingError, OutcomeUnknownError, RefusedError, StoreError
-from artifactmount.log import (
-    Act,
-    Close,
-    Commit,
-    DeleteVersion,
-    Describe,
-    Entry,
-    Op,
-    Open,
-    PutVersion,
-    RemoveAlias,
-    SetAlias,
-    State,
-    decode_entry,
-)
-from artifactmount.names import LATEST
+from artifactmount.fold import LATEST
+from artifactmount.log import Entry, decode_entry
 from artifactmount.pack import decode, open_chunk
 from artifactmount.progress import Silent
 from artifactmount.ranges import PackId, PackRanges
@@ -41,6 +28,7 @@ from artifactmount.rows import Kind, is_executable, kind_of, path_of
 from artifactmount.run import Run
 from artifactmount.snapshot import Options, Result, Snapshot
 from artifactmount.staging import Staging
+from artifactmount.state import State
 from artifactmount.steps import Delete, Steps
 from artifactmount.store.memory import MemoryStore
 from tests.model.simulator import Process, World

@@ -13,12 +13,14 @@ from blake3 import blake3
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from artifactmount.acts import Act, Commit, SetAlias
 from artifactmount.artifact import append, head
 from artifactmount.errors import StoreError
-from artifactmount.log import CHECKPOINT_EVERY, Act, Commit, SetAlias, State
+from artifactmount.log import CHECKPOINT_EVERY
 from artifactmount.ranges import PackRanges
 from artifactmount.rows import Kind
 from artifactmount.snapshot import Options
+from artifactmount.state import State
 from artifactmount.steps import Steps
 from artifactmount.store.memory import MemoryStore
 from tests.model.repository import Client, Leaf, Repository, Tree, expected, without_conflicts

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from artifactmount.acts import Act, Open
 from artifactmount.artifact import Appended, Artifact, Make, Writer, append, head
 from artifactmount.errors import (
     ArtifactError,
@@ -30,7 +31,7 @@ from artifactmount.errors import (
     UnreachableError,
     UsageError,
 )
-from artifactmount.log import Act, Open, State
+from artifactmount.state import State
 from artifactmount.steps import Steps, drive
 from artifactmount.store import Store
 from artifactmount.store.memory import MemoryStore

@@ -16,23 +16,18 @@ from artifactmount.acts import Commit, DeleteArtifact, Move, Open, act_from_json
 from artifactmount.card import Card
 from artifactmount.catalog import pieces_of
 from artifactmount.digest import chunk_digest, content_digest, directory_digest
-from artifactmount.log import (
-    State,
-    decode_checkpoint,
-    decode_entry,
-    encode_checkpoint,
-    encode_entry,
-    entry_digest,
-    fold,
-    genesis,
-)
+from artifactmount.fold import fold
+from artifactmount.log import decode_checkpoint, decode_entry, encode_checkpoint, encode_entry, entry_digest
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import HEAD_LENGTH, PackBuilder, compress, count_chunks, decode, decode_table, open_chunk, table_length
-from artifactmount.project import _identity, _seal
+from artifactmount.project import _identity
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import Change, Kind, is_executable, kind_of, path_of
-from artifactmount.run import Run, RunBuilder
+from artifactmount.run import Run
+from artifactmount.run_builder import RunBuilder
+from artifactmount.sealed import seal
+from artifactmount.state import State, genesis
 
 DOCUMENT = (Path(artifactmount.__file__).parent / "docs" / "format.md").read_text(encoding="utf-8")
 BLOCKS = {name: (form, text) for form, name, text in re.findall(r"^```(\w+) (\w+)-example\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)}
@@ -62,7 +57,7 @@ def test_project() -> None:
     assert _identity(data)[0] == PROJECT
     fields = json.loads(data)
     del fields["check"]
-    assert _seal(fields) == data
+    assert seal(fields) == data
     assert fields == {"format": 1, "id": PROJECT, "created": "2026-01-02T03:04:05Z", "encryption": None}
 
 

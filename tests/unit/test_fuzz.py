@@ -21,17 +21,13 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from artifactmount.card import Card
-from artifactmount.digest import chunk_digest
-from artifactmount.errors import CorruptError, NeedsNewerError, UsageError
-from artifactmount.log import (
+from artifactmount.acts import (
     Close,
     Commit,
     Counts,
     DeleteArtifact,
     DeleteVersion,
     Describe,
-    Entry,
     Metadata,
     Move,
     Open,
@@ -40,21 +36,21 @@ from artifactmount.log import (
     RemoveAlias,
     ReplaceRun,
     SetAlias,
-    State,
-    Version,
-    decode_checkpoint,
-    decode_entry,
-    encode_checkpoint,
-    encode_entry,
-    fold,
 )
+from artifactmount.card import Card
+from artifactmount.digest import chunk_digest
+from artifactmount.errors import CorruptError, NeedsNewerError, UsageError
+from artifactmount.fold import fold
+from artifactmount.log import Entry, decode_checkpoint, decode_entry, encode_checkpoint, encode_entry
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import HEAD_LENGTH, PackBuilder, Place, compress, count_chunks, decode, decode_table, open_chunk, table_length
 from artifactmount.project import _document, _identity
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import Change, Kind, mode_of
-from artifactmount.run import Run, RunBuilder
+from artifactmount.run import Run
+from artifactmount.run_builder import RunBuilder
+from artifactmount.state import State, Version
 
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REFUSALS = (CorruptError, NeedsNewerError)

@@ -9,8 +9,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifactmount.errors import CorruptError, NeedsNewerError
-from artifactmount.log import (
+from artifactmount.acts import (
     Act,
     Close,
     Commit,
@@ -18,7 +17,6 @@ from artifactmount.log import (
     DeleteArtifact,
     DeleteVersion,
     Describe,
-    Entry,
     Metadata,
     Move,
     Op,
@@ -28,17 +26,12 @@ from artifactmount.log import (
     RemoveAlias,
     ReplaceRun,
     SetAlias,
-    State,
-    decode_checkpoint,
-    decode_entry,
-    encode_checkpoint,
-    encode_entry,
-    entry_digest,
-    fold,
-    genesis,
-    needs_checkpoint,
 )
+from artifactmount.errors import CorruptError, NeedsNewerError
+from artifactmount.fold import fold
+from artifactmount.log import Entry, decode_checkpoint, decode_entry, encode_checkpoint, encode_entry, entry_digest, needs_checkpoint
 from artifactmount.ranges import PackId, PackRanges
+from artifactmount.state import State, genesis
 
 START = State.empty(genesis("p", "animals"))
 

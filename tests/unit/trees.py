@@ -10,7 +10,8 @@ from artifactmount.digest import chunk_digest, content_digest
 from artifactmount.pack import Place
 from artifactmount.ranges import PackId
 from artifactmount.rows import Change, Kind, mode_of, split_path
-from artifactmount.run import Run, RunBuilder
+from artifactmount.run import Run
+from artifactmount.run_builder import RunBuilder
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""What the log of one artifact folds to: live versions, aliases, sessions, packs. Pure values; how they come about is in `fold`."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from artifactmount.acts import Counts, Metadata
+from artifactmount.ranges import PackId, PackRanges
+
+_GENESIS_CONTEXT = "artifactmount v1 genesis"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A live version. `time`, `actor` and `seq` are those of the entry that put it."""
+
+    n: int
+    base: int | None
+    digest: bytes
+    counts: Counts
+    metadata: Metadata
+    packs: PackRanges
+    time: str
+    actor: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The log folded up to `seq`; `digest` is of the entry there. Versions are in ascending order of their numbers."""
+
+    seq: int
+    digest: bytes
+    versions: dict[int, Version] = field(default_factory=dict)
+    aliases: dict[str, int] = field(default_factory=dict)
+    next: int = 0
+    open: frozenset[int] = frozenset()
+    packs: PackRanges = field(default_factory=PackRanges)
+    moved: dict[PackId, PackId] = field(default_factory=dict)
+    trash: PackRanges = field(default_factory=PackRanges)
+    needs: frozenset[str] = frozenset()
+    type: str | None = None
+
+    @staticmethod
+    def empty(start: bytes) -> State:
+        """Before the first entry; `start` comes from `genesis`."""
+        return State(-1, start)
+
+    @property
+    def highest(self) -> int | None:
+        """The number of the highest live version."""
+        return next(reversed(self.versions), None)
+
+    def below(self, n: int) -> int | None:
+        """The number of the highest live version below `n`."""
+        numbers = list(self.versions)
+        index = bisect_right(numbers, n - 1)
+        return numbers[index - 1] if index else None
+
+    def chain(self, n: int) -> list[int]:
+        """The live versions whose runs make version `n`, oldest first: from the newest one with a whole manifest, or the oldest."""
+        numbers: list[int] = []
+        for m in reversed(self.versions):
+            if m <= n:
+                numbers.append(m)
+                if self.versions[m].metadata.full is not None:
+                    break
+        return numbers[::-1]
+
+    def writers(self) -> dict[bytes, Version]:
+        """The live version behind each run, delta or whole manifest, by the run's digest."""
+        found = {version.metadata.run: version for version in self.versions.values()}
+        found |= {version.metadata.full: version for version in self.versions.values() if version.metadata.full is not None}
+        return found
+
+    def resolve(self, pack: PackId) -> PackId:
+        """Where the live chunks of a pack are now."""
+        return self.moved.get(pack, pack)
+
+    def is_garbage(self, pack: PackId) -> bool:
+        """R4: computable from the log alone, and once true, true for ever."""
+        return pack.session <= self.seq and pack.session not in self.open and pack not in self.packs
+
+
+def genesis(project_id: str, artifact: str) -> bytes:
+    """The `prev` of entry 0: it ties a log to its project and name."""
+    return blake3(f"{project_id}/{artifact}".encode(), derive_key_context=_GENESIS_CONTEXT).digest()
