@@ -60,3 +60,29 @@ def test_missing_packages_are_named_when_they_cannot_be_installed(tmp_path: Path
     assert ran.returncode == 1
     for name in ("python3-venv", "fuse3", "gcc", "pkg-config", "libfuse3-dev", "rsync", "attr"):
         assert name in ran.stderr.split("sudo apt-get install ")[1]
+
+
+@pytest.mark.needs_fuse
+def test_quickstart_runs_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
+    temporary, home = tmp_path / "tmp", tmp_path / "home"
+    temporary.mkdir()
+    home.mkdir()
+    ran = bash(ROOT / "scripts" / "quickstart", TMPDIR=str(temporary), HOME=str(home))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for line in ("sample:v1  +1 ~1 -1  adds", "latest\nv0\nv1\n", "A copied.py\nM json/encoder.py\nD json/tool.py\n"):
+        assert line in ran.stdout
+    assert list(temporary.iterdir()) == [] and list(home.iterdir()) == []
+
+
+@pytest.mark.needs_fuse
+def test_quickstart_of_a_folder_keeps_its_project_and_does_not_touch_the_folder(tmp_path: Path) -> None:
+    temporary, home, folder = tmp_path / "tmp", tmp_path / "home", tmp_path / "my animals"
+    for path in (temporary, home, folder):
+        path.mkdir()
+    (folder / "cat.png").write_bytes(b"cat")
+    bases = {f"XDG_{name}_HOME": str(home / name) for name in ("DATA", "STATE", "CONFIG", "CACHE")}
+    ran = bash(ROOT / "scripts" / "quickstart", folder, "animals", TMPDIR=str(temporary), HOME=str(home), **bases)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "animals:v0  +1 ~0 -0  adds 3 B  tracks 3 B" in ran.stdout and "animals:v0  unchanged" in ran.stdout
+    assert list(temporary.iterdir()) == [] and os.listdir(folder) == ["cat.png"]
+    assert sorted(path.name for path in home.iterdir()) == ["DATA", "STATE"]
