@@ -85,7 +85,8 @@ def _count(result: Scan, listing: Listing) -> None:
     zero = bytes(DIGEST_LENGTH)
     for row, mode in enumerate(listing.modes):
         at = row * DIGEST_LENGTH
-        if kind_of(mode) is Kind.FILE and listing.digests[at : at + DIGEST_LENGTH] == zero:
+        known = result.base.count and listing.digests[at : at + DIGEST_LENGTH] != zero
+        if kind_of(mode) is Kind.FILE and not known:
             result.files += 1
             result.bytes += listing.size(row)
 

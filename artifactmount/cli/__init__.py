@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -36,6 +37,10 @@ _PIPE_CLOSED = 141
 _INTERNAL = 70
 
 
+class _PipeClosedError(Exception):
+    """Whoever read along has seen enough."""
+
+
 class _Commands(click.Group):
     """A group whose commands are imported when they are used."""
 
@@ -48,6 +53,15 @@ class _Commands(click.Group):
         module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Left to click, a closed pipe would end the process with 1, which is an answer here, and ^C would add an empty line to stderr.
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosedError from error
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -95,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), error.exit_code)
     except ArtifactError as error:
         return _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # Whoever read along has seen enough. Python flushes once more at its end, so stdout must lead somewhere.
+    except (BrokenPipeError, _PipeClosedError):
+        # Python flushes once more at its end, so stdout must lead somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     except (KeyboardInterrupt, click.Abort):

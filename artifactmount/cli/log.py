@@ -10,7 +10,7 @@ import click
 
 from artifactmount.acts import Commit, DeleteArtifact, DeleteVersion, Describe, Op, Purge, PutVersion, RemoveAlias, SetAlias, act_to_json
 from artifactmount.cli.settings import Settings
-from artifactmount.cli.text import json_option, moment, path, print_json, size
+from artifactmount.cli.text import json_option, moment, path, plural, print_json, size
 from artifactmount.errors import NotFoundError, UsageError
 from artifactmount.history import Event, change_of, changes, events
 from artifactmount.names import parse
@@ -82,7 +82,7 @@ def _line(name: str, event: Event) -> str:
         case Commit():
             said = ", ".join(_op(name, op) for op in act.ops if not (isinstance(op, SetAlias) and op.name == "latest")) or "latest moved"
         case Purge(keys):
-            said = f"{name}: {len(keys)} packs purged from the store"
+            said = f"{name}: {plural(len(keys), 'pack')} purged from the store"
         case _:
             return ""  # that a session began or ended is in --json
     return said if event.refusal is None else f"{said} (no effect: {event.refusal})"
