@@ -24,6 +24,7 @@ from artifactmount.errors import (
     KeyMissingError,
     NotSentError,
     OutcomeUnknownError,
+    ProjectMismatchError,
     RefusedError,
     StoreError,
 )
@@ -131,17 +132,27 @@ class Artifact:
         return state, refusal
 
 
-def head(artifact: Artifact, state: State | None = None) -> Steps[State]:
+def head(artifact: Artifact, state: State | None = None, *, prove: bool = False) -> Steps[State]:
     """The newest state. From a known state it reads the entries after it; from nothing, the newest proven checkpoint and the rest.
 
-    One request when there is nothing new.
+    One request when there is nothing new. `prove`: for a state of another process (from the cache, say), a second one beside it shows that
+    its last entry is still there. Without, an entry written behind a log that was cut short would never be read by anyone.
+    Raises ProjectMismatchError when it is not.
     """
     ahead = 1
     if state is None or state.seq < 0:
         ahead, state = _AHEAD, artifact.empty()
     jumped = state.seq >= 0
+    prove = prove and jumped
     while True:
-        entries = yield GetMany(tuple(artifact.log_key(state.seq + 1 + i) for i in range(ahead)))
+        entries = yield GetMany(tuple(artifact.log_key(seq) for seq in range(state.seq + 1 - prove, state.seq + 1 + ahead)))
+        if prove:
+            last, entries, prove = entries[0], entries[1:], False
+            if last is None or entry_digest(last) != state.digest:
+                raise ProjectMismatchError(
+                    f"the history of {artifact.name} is not the one this machine saw (entry {state.seq}): refused. If the project was "
+                    "restored from a backup, remove the cache and the pins ($XDG_STATE_HOME/artifactmount/pins)"
+                )
         if not jumped and None not in entries:
             jumped, state = True, (yield from _start(artifact))
             continue

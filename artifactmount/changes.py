@@ -9,7 +9,6 @@ from collections import deque
 
 from artifactmount.content import Chunk, Content, ContentReader
 from artifactmount.digest import SINGLE_LIMIT, chunk_digest
-from artifactmount.errors import StagingError
 from artifactmount.manifest import MISSING, Table
 from artifactmount.merge import diff
 from artifactmount.packer import Packer
@@ -110,7 +109,7 @@ class Changes:
             if kind_of(mode) is Kind.SYMLINK:
                 target = self._staging.target(path)
                 if chunk_digest(target) != digest:
-                    raise self._changed(path)
+                    raise self._staging.changed(path)
             elif size:
                 chunks = digest if size <= SINGLE_LIMIT else self._chunk_list(path, digest)
             builder.add(key, name, change, mode, size, table.mtime(new), digest, target, chunks)
@@ -131,11 +130,11 @@ class Changes:
             else:
                 read = self._reader.one(path)
                 if read is None or read[1] is None:
-                    raise self._changed(path)
+                    raise self._staging.changed(path)
                 found = [read[0].digest]
                 yield from self._add(read[1], large=False)
             if found != chunk_digests:
-                raise self._changed(path)
+                raise self._staging.changed(path)
             needed.difference_update(found)
 
     def _must_read(self, found: Found) -> bool:
@@ -171,9 +170,6 @@ class Changes:
         if digest not in self._chunk_lists:
             (content,) = deque(self._reader.large(path), maxlen=1)  # one window at a time in memory
             if not isinstance(content, Content) or content.digest != digest:
-                raise self._changed(path)
+                raise self._staging.changed(path)
             self._chunk_lists[digest] = content.chunk_digests
         return self._chunk_lists[digest]
-
-    def _changed(self, path: bytes) -> StagingError:
-        return StagingError(f"{self._staging.show(path)} changed while the snapshot was taken; nothing was committed, run it again")

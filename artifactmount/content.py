@@ -99,6 +99,8 @@ class ContentReader:
                     digests += [chunk.digest for chunk in chunks]
                     total += sum(chunk.plain for chunk in chunks)
                     yield chunks
+                    if total > before.st_size:
+                        break  # it grows: whoever appends faster than this reads would keep it here for ever
                 if unchanged(before, os.fstat(descriptor)) and total == before.st_size:
                     yield Content(content_digest(digests), b"".join(digests), before)
                     return

@@ -36,12 +36,11 @@ def events(store: Store, artifact: Artifact, state: State) -> Iterator[Event]:
     while stop > 0:
         start = (stop - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
         block = _block(store, artifact, start, stop)
-        before = drive(store, checkpoint_before(artifact, start)) if start else artifact.empty()
+        before = _before(store, artifact, start)
         found: list[Event] = []
         for data in block:
-            entry, refusal = decode_entry(data, start + len(found)), None
-            if before is not None:
-                before, refusal = fold(before, entry, entry_digest(data))
+            entry = decode_entry(data, start + len(found))
+            before, refusal = fold(before, entry, entry_digest(data))
             found.append(Event(entry, refusal))
         for data, event in zip(reversed(block), reversed(found), strict=True):
             if entry_digest(data) != digest:
@@ -49,6 +48,24 @@ def events(store: Store, artifact: Artifact, state: State) -> Iterator[Event]:
             digest = event.entry.prev
             yield event
         stop = start
+
+
+def _before(store: Store, artifact: Artifact, start: int) -> State:
+    """The state before entry `start`, a multiple of 64: its checkpoint, or, where that is missing, the one before it and the entries since.
+
+    Raises CorruptError.
+    """
+    at, state = start, artifact.empty()
+    while at > 0:
+        checkpoint = drive(store, checkpoint_before(artifact, at))
+        if checkpoint is not None:
+            state = checkpoint
+            break
+        at -= CHECKPOINT_EVERY
+    for first in range(at, start, CHECKPOINT_EVERY):
+        for data in _block(store, artifact, first, first + CHECKPOINT_EVERY):
+            state, _ = fold(state, decode_entry(data, state.seq + 1), entry_digest(data))
+    return state
 
 
 def _block(store: Store, artifact: Artifact, start: int, stop: int) -> list[bytes]:

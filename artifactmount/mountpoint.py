@@ -44,7 +44,7 @@ def mounted() -> list[Mounted]:
     found: list[Mounted] = []
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:
-            fields = line.split()
+            fields = line.split(b" ")  # the kernel escapes blank, tab and newline; other white space may stand in a name
             path = _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), fields[4])
             found.append(Mounted(os.fsdecode(path), os.fsdecode(fields[2]), os.fsdecode(fields[fields.index(b"-") + 1])))
     return found
@@ -57,7 +57,8 @@ def mount_at(path: str) -> Mounted | None:
 
 def check_apart(path: str) -> None:
     """Refuse a folder that lies in one of our mounts, or holds one: a version of versions is never what was meant."""
-    above = max((mount for mount in mounted() if within(path, mount.path)), key=lambda mount: len(mount.path), default=None)
+    # The uppermost comes first: of mounts on one folder, `max` takes the first it sees.
+    above = max((mount for mount in reversed(mounted()) if within(path, mount.path)), key=lambda mount: len(mount.path), default=None)
     if above is not None and above.ours:
         raise RefusedError(f"{path} lies in the mount {above.path}; copy what you need to a folder of its own first")
     below = next((mount for mount in mounted() if mount.ours and within(mount.path, path)), None)
@@ -94,9 +95,9 @@ def prepare(path: str) -> None:
 
 
 def _disconnected(path: str) -> bool:
-    """Whether a mount's daemon is gone: the kernel answers for it then, at once."""
+    """Whether a mount's daemon is gone: the kernel answers for it then, at once. (A stat could come from what the kernel remembers.)"""
     try:
-        os.stat(path)
+        os.statvfs(path)
     except OSError:
         return True
     return False
@@ -111,10 +112,14 @@ def unmount(path: str, record: Record, *, lazy: bool) -> None:
     present = mount_at(path)
     if present is None or not present.ours:
         raise NotFoundError(f"nothing of artifactmount is mounted at {path}; `findmnt -t {KIND}` shows what is")
-    pid = record.pid()
-    _fusermount(path, lazy=lazy or (pid is None and _disconnected(path)))
-    if pid is not None and not lazy:
-        _wait_for(pid, record)
+    daemon = _open_daemon(record)
+    try:
+        _fusermount(path, lazy=lazy or (daemon is None and _disconnected(path)))
+        if daemon is not None and not lazy:
+            _wait_for(daemon, record)
+    finally:
+        if daemon is not None:
+            os.close(daemon)
 
 
 def _fusermount(path: str, *, lazy: bool) -> None:
@@ -135,19 +140,26 @@ def _fusermount(path: str, *, lazy: bool) -> None:
         raise RefusedError(f"{path} was not unmounted: {' '.join(done.stderr.split())}")
 
 
-def _wait_for(pid: int, record: Record) -> None:
+def _open_daemon(record: Record) -> int | None:
+    """A descriptor of the daemon's process, if it lives: its number alone could be another's by the time that it is waited for."""
+    pid = record.pid()
+    if pid is None:
+        return None
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
-        return
-    try:
-        # The number could have been given to another process between the two looks; the lock tells.
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        if record.pid() == pid and not poll.poll(_UNMOUNT_SECONDS * 1000):
-            raise ArtifactError(f"unmounted, but the daemon (process {pid}) has not ended after {_UNMOUNT_SECONDS} s; see {record.log}")
-    finally:
-        os.close(descriptor)
+        return None
+    if record.pid() == pid:  # it held its record after the descriptor was made, so it is the one
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _wait_for(daemon: int, record: Record) -> None:
+    poll = select.poll()
+    poll.register(daemon, select.POLLIN)
+    if not poll.poll(_UNMOUNT_SECONDS * 1000):
+        raise ArtifactError(f"unmounted, but the daemon has not ended after {_UNMOUNT_SECONDS} s; see {record.log}")
 
 
 class Record:

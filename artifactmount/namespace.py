@@ -46,7 +46,7 @@ class Namespace:
             return None
         known = self._project.known(name)
         if known is None or not known.versions or news:
-            if self._due(name, _UNKNOWN):
+            if self._due(name, _UNKNOWN) or self._hopper.is_under_way(("state", name)):  # also one that a known name has begun
                 await self._hopper.within(_PATIENCE, ("state", name), partial(self._project.refresh, name))
             known = self._project.known(name)
         elif self._due(name, _FRESH):

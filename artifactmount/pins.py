@@ -67,8 +67,8 @@ class Pins:
 
     def _read(self, name: str) -> str | None:
         try:
-            with open(os.path.join(self.path, name), encoding="utf-8") as file:
-                return file.read()
+            with open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
+                return file.read() or None  # a new file may be empty after a power cut: then nothing was seen
         except FileNotFoundError:
             return None
 

@@ -44,6 +44,7 @@ class Project:
         self.pins = Pins(store.url, state_directory)
         self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self.check_store)
         self._states: dict[str, State] = {}
+        self._seen: set[str] = set()  # artifacts whose state this process has compared with the store
         self._catalogs: dict[str, Catalog] = {}
         self._probed = False
         self.created = False
@@ -105,8 +106,11 @@ class Project:
 
         Raises ProjectMismatchError when its history does not continue what was seen before.
         """
-        known = self.known(name)
-        state = drive(self.store, head(self.artifact(name), known))
+        known, first = self.known(name), name not in self._seen
+        state = drive(self.store, head(self.artifact(name), known, prove=first))
+        if first:
+            self._check_pin(name, state)
+            self._seen.add(name)
         if known is None or state.seq != known.seq:
             self.remember(name, state)
         return state
@@ -119,11 +123,9 @@ class Project:
         return state
 
     def remember(self, name: str, state: State) -> None:
-        """Keep a newer state, in the cache and as a pin."""
+        """Keep a newer state, in the cache and as a pin. It MUST continue one that `refresh` gave."""
         if state.seq < 0:
-            self._check_pin(name, state)
             return
-        self._check_pin(name, state)
         newest = self._states.get(name)
         if newest is not None and newest.seq > state.seq:
             return  # another thread was faster
@@ -139,8 +141,8 @@ class Project:
 
     def _check_pin(self, name: str, state: State) -> None:
         pin = self.pins.get(name)
-        if pin is None or name in self._states:
-            return  # a state that this process extended entry by entry continues the one it began with, which was checked
+        if pin is None:
+            return
         seq, digest = pin
         if state.seq > seq:
             digest_now = blake3(self.store.get(self.artifact(name).log_key(seq))).digest()

@@ -204,7 +204,8 @@ class Reader:
             cached = self._project.cache.get_chunk(ref.digest)
             if cached is not None:
                 return cached
-            if self._hopper.is_under_way(("pack", artifact, pack)) or self._is_second_miss(artifact, pack):
+            alone = self._hopper.is_under_way(("chunk", ref.digest))  # the kernel asks for one chunk in several requests at once
+            if self._hopper.is_under_way(("pack", artifact, pack)) or (not alone and self._is_second_miss(artifact, pack)):
                 contents: dict[bytes, bytes] = await self._hopper.hop(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack))
                 if ref.digest in contents:
                     if not self._project.cache.has_chunk(ref.digest):  # it takes nothing in: then memory has to do

@@ -96,7 +96,7 @@ def take(project: Project, path: str, name: str, options: Options, progress: Pro
         _check_apart(staging.path, project)
         snapshot = Snapshot(artifact, project.catalog(name), staging, stats, options, project.writer, progress or Silent())
         try:
-            state, result = drive(project.store, snapshot.steps(project.known(name)))
+            state, result = drive(project.store, snapshot.steps(project.refresh(name)))
         finally:
             snapshot.close()
     project.remember(name, state)

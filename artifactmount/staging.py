@@ -21,7 +21,7 @@ from blake3 import blake3
 
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import NotFoundError, StagingError
-from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, mode_of, path_of
+from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, mode_of, path_of, show_path
 
 #: FAT keeps times to 2 s, the coarsest file system that can hold a staging folder.
 RACY_WINDOW = 2_000_000_000
@@ -164,9 +164,14 @@ class Staging:
     def open(self, path: bytes) -> int:
         """A descriptor of a file. Raises StagingError naming it."""
         try:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY, dir_fd=self._root)
+            # Without O_NONBLOCK, a FIFO that took the file's place since it was listed would wait for a writer for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=self._root)
         except OSError as error:
             raise self.unreadable(path, error) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise self.changed(path)
+        return descriptor
 
     def target(self, path: bytes) -> bytes:
         """What a symlink points to, as it is. Raises StagingError."""
@@ -177,13 +182,17 @@ class Staging:
 
     def unreadable(self, path: bytes, error: OSError) -> StagingError:
         """The error for a path that could not be read, or is no longer what it was."""
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL):
-            return StagingError(f"{self.show(path)} changed while the snapshot was taken; nothing was committed, run it again")
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL, errno.ENXIO):
+            return self.changed(path)
         return StagingError(f"cannot read {self.show(path)}: {error.strerror}; nothing was committed")
 
+    def changed(self, path: bytes) -> StagingError:
+        """The error for a path that is no longer what it was."""
+        return StagingError(f"{self.show(path)} changed while the snapshot was taken; nothing was committed, run it again")
+
     def show(self, path: bytes) -> str:
-        """A path below the root for a message."""
-        return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+        """A path below the root, or the root, for a message."""
+        return show_path(path) if path else self.path
 
     def walk(self) -> Iterator[Listing]:
         """Every directory, in the order of rows. Raises StagingError naming sockets, devices and FIFOs, after the whole walk."""
@@ -233,7 +242,9 @@ class Staging:
         return listing, directories
 
     def _check_limits(self, key: bytes, names: list[bytes]) -> None:
-        longest = max(map(len, names), default=0)
+        if not names:
+            return  # an empty directory may stand at the very limit
+        longest = max(map(len, names))
         if longest > NAME_LIMIT or len(key) + 1 + longest > PATH_LIMIT or key.count(b"\0") + 2 > DEPTH_LIMIT:
             where = self.show(path_of(key))
             raise StagingError(f"too long or too deep below {where[:200]}: paths may have {PATH_LIMIT} bytes, {DEPTH_LIMIT} levels")

@@ -57,10 +57,9 @@ class Target:
         descriptor = self._open[at]
         for name in reversed(missing):
             at = at + b"\0" + name if at else name
-            descriptor = self._enter(descriptor, name, at, make)
-            self._open[at] = descriptor
-        if len(self._open) > _OPEN_DIRECTORIES:
-            self._shut(key)
+            descriptor = self._open[at] = self._enter(descriptor, name, at, make)
+            if len(self._open) > _OPEN_DIRECTORIES:
+                self._shut()
         return descriptor
 
     def _enter(self, parent: int, name: bytes, key: bytes, make: bool) -> int:
@@ -71,11 +70,10 @@ class Target:
                     os.mkdir(name, dir_fd=parent)
             return os.open(name, _DIRECTORY, dir_fd=parent)
 
-    def _shut(self, keep: bytes) -> None:
-        """Close what is not on the way to `keep`."""
-        for key in list(self._open):
-            if key and not (keep + b"\0").startswith(key + b"\0"):
-                os.close(self._open.pop(key))
+    def _shut(self) -> None:
+        """Close those that were opened first, but the root: a path may have more levels than a process may have files open."""
+        for key in list(self._open)[1 : _OPEN_DIRECTORIES // 2]:
+            os.close(self._open.pop(key))
 
     def _show(self, key: bytes) -> str:
         return os.path.join(self.path, os.fsdecode(key.replace(b"\0", b"/")))

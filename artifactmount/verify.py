@@ -81,12 +81,17 @@ class _Verification:
     # -- the log -------------------------------------------------------------------------------------------------------------------
     def _replay(self) -> State:
         """The state folded from the first entry on; checkpoints are compared on the way. Raises CorruptError."""
-        state = self._artifact.empty()
+        state, read_again = self._artifact.empty(), -2
         while True:
             found = drive(self._project.store, read_entries(self._artifact, state.seq + 1, state.seq + 1 + _ENTRIES))
             for data in found:
                 if data is None:
-                    return self._compare(state)
+                    if not self._goes_on(state):
+                        return state
+                    if read_again == state.seq:
+                        raise CorruptError(f"the log has a hole at entry {state.seq + 1}")
+                    read_again = state.seq  # it may have been written just now
+                    break
                 if (state.seq + 1) % CHECKPOINT_EVERY == 0:
                     self._checkpoint(state)
                 entry = decode_entry(data, state.seq + 1)
@@ -105,12 +110,11 @@ class _Verification:
         if stored != encode_checkpoint(state):
             self._report.problems.append(f"{key}: not the log up to entry {state.seq}")
 
-    def _compare(self, state: State) -> State:
-        """A hole in the log hides what stands behind it; what this machine has seen before tells."""
-        newest = self._project.refresh(self._artifact.name)
-        if newest.seq > state.seq:
-            raise CorruptError(f"the log has a hole at entry {state.seq + 1}")
-        return state
+    def _goes_on(self, state: State) -> bool:
+        """Whether there are entries behind a missing one: a listing tells, and what this machine has seen before."""
+        if self._project.store.list_keys(f"{self._artifact.prefix}log/", self._artifact.log_key(state.seq), 1):
+            return True
+        return self._project.refresh(self._artifact.name).seq > state.seq
 
     # -- versions ------------------------------------------------------------------------------------------------------------------
     def _version(self, state: State, version: Version) -> None:

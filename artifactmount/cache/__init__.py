@@ -145,7 +145,7 @@ class Cache:
         return Usage(self._segments.total(), sum(size for _, size, _ in self._files()), self.budget)
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all content and what is known of it; the stats of staging folders stay."""
         self._segments.clear()
         for kind in ("runs", "tables"):
             shutil.rmtree(os.path.join(self.path, kind), ignore_errors=True)

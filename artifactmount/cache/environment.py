@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,18 @@ T = TypeVar("T")
 #: Reserved address space, not disk: the file grows with what is in it.
 _MAP_SIZE = 32 << 30
 _READERS = 1024
+#: LMDB maps its lock file writable and touches it at once: where the disk is full, a hole in it is a SIGBUS. A reader's slot is 64 bytes.
+_LOCK_BYTES = 64 * (_READERS + 64)
+#: What LMDB says of damaged files. Anything else (no memory, no disk, no reader slot) is not their fault.
+_DAMAGE = (
+    lmdb.BadTxnError,
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+)
 
 _open: dict[str, tuple[Any, dict[str, Any], int]] = {}  # LMDB must not be opened twice by one process: path -> environment, tables, users
 _open_lock = threading.Lock()
@@ -32,6 +45,7 @@ class Environment:
         self.failure: Exception | None = None
         self._env: Any = None
         self._tables: dict[str, Any] = {}
+        self._file: tuple[int, int] | None = None
         with _open_lock:
             if self.path in _open and os.path.exists(os.path.join(self.path, "data.mdb")):
                 self._env, self._tables, users = _open[self.path]
@@ -42,12 +56,13 @@ class Environment:
             except (lmdb.Error, OSError) as error:
                 self.failure = error
                 with contextlib.suppress(lmdb.Error, OSError):
-                    if not isinstance(error, OSError):  # damaged: it is only a cache
-                        shutil.rmtree(self.path, ignore_errors=True)
+                    if isinstance(error, _DAMAGE):
+                        self._remove()  # it is only a cache
                         self._start()
 
     def _start(self) -> None:
         os.makedirs(self.path, mode=0o700, exist_ok=True)
+        _allocate(os.path.join(self.path, "lock.mdb"))
         # No writemap: on a full disk it is SIGBUS. One reader slot a thread; slots of dead processes are cleared here.
         env = lmdb.open(
             self.path,
@@ -64,7 +79,7 @@ class Environment:
         except lmdb.Error:
             env.close()
             raise
-        self._env = env
+        self._env, self._file = env, _identity(self.path)
         _open[self.path] = (env, self._tables, 1)
 
     def close(self) -> None:
@@ -122,7 +137,7 @@ class Environment:
             with self._env.begin(write=True) as txn:
                 work(txn)
         except lmdb.Error as error:
-            self.failure = error
+            self._failed(error)
             return False
         return True
 
@@ -142,8 +157,42 @@ class Environment:
             with self._env.begin(buffers=False) as txn:
                 return work(txn)
         except lmdb.Error as error:
-            self.failure = error
+            self._failed(error)
             return otherwise
+
+    def _failed(self, error: lmdb.Error) -> None:
+        """Remember why. Damaged files are taken away, so that who opens them next makes them anew; those who have them open go on."""
+        self.failure = error
+        if isinstance(error, _DAMAGE) and self._file is not None and self._file == _identity(self.path):
+            self._file = None
+            self._remove()
+
+    def _remove(self) -> None:
+        """Both files at once: a lock file that outlives its data would tell the next process of transactions that never were."""
+        aside = f"{self.path}.{secrets.token_hex(4)}"
+        with contextlib.suppress(OSError):
+            os.rename(self.path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(os.path.join(path, "data.mdb"))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _allocate(path: str) -> None:
+    """Give a lock file its blocks. Raises OSError where there is no room."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        status = os.fstat(descriptor)
+        length = status.st_size or _LOCK_BYTES
+        if status.st_blocks * 512 < length:
+            os.posix_fallocate(descriptor, 0, length)
+    finally:
+        os.close(descriptor)
 
 
 def _scan(txn: Any, table: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

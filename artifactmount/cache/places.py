@@ -30,6 +30,7 @@ class PlaceIndex:
 
     def reset(self) -> None:
         """Forget everything."""
+        self._memory = None
 
         def forget(txn: Any) -> None:
             self._index.delete_prefix(txn, "runs", self._artifact)

@@ -25,6 +25,8 @@ _SHARE = 16
 _SMALLEST = 1 << 20
 _DESCRIPTORS = 64
 _TOUCH_SECONDS = 30
+_LONGEST = 16 << 20
+_FURTHEST = 1 << 62
 
 
 class Segments:
@@ -52,8 +54,9 @@ class Segments:
         where = self._index.get("chunks", digest)
         if where is None:
             return None
-        segment, offset, length = _WHERE.unpack(where)
-        content = self._read(segment, offset, length)
+        # The index proves nothing of itself: without these bounds a flipped bit in it could ask for 4 GiB, or for what pread cannot take.
+        segment, offset, length = _WHERE.unpack(where) if len(where) == _WHERE.size else (0, 0, 0)
+        content = self._read(segment, offset, length) if offset <= _FURTHEST and length <= _LONGEST else None
         if content is not None and len(content) == length and chunk_digest(content) == digest:
             return content
         self._drop(digest, where)
@@ -64,6 +67,7 @@ class Segments:
             descriptor = self._descriptors.get(segment)
             try:
                 if descriptor is None:
+                    self._close_gone()
                     descriptor = os.open(self._file(segment), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                     self._descriptors[segment] = descriptor
                     if len(self._descriptors) > _DESCRIPTORS:
@@ -76,6 +80,12 @@ class Segments:
                 return None
         self._touch(segment)
         return content
+
+    def _close_gone(self) -> None:
+        """Let go of evicted segments: an unlinked file takes its place on the disk for as long as it is open."""
+        for segment, descriptor in list(self._descriptors.items()):
+            if os.fstat(descriptor).st_nlink == 0:
+                os.close(self._descriptors.pop(segment))
 
     def _touch(self, segment: int) -> None:
         """Last use is the file's mtime: seen by all processes, and no write to the index."""
@@ -116,7 +126,7 @@ class Segments:
             raise OSError(str(self._index.failure))
 
     def _append(self, content: bytes) -> bytes:
-        if self._mine is None or self._mine[2] + len(content) > self._limit:
+        if self._mine is None or self._mine[2] + len(content) > self._limit or not self._sound(self._mine):
             self._end_mine()
             self._begin_mine()
         assert self._mine is not None
@@ -127,9 +137,18 @@ class Segments:
                 view = view[os.write(descriptor, view) :]
         except OSError:
             self._end_mine()  # what was written of it is in no index
+            if not size:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._file(segment))  # or each try on a full disk would leave an empty file
             raise
         self._mine = (segment, descriptor, size + len(content))
         return _WHERE.pack(segment, size, len(content))
+
+    @staticmethod
+    def _sound(mine: tuple[int, int, int]) -> bool:
+        """Whether nobody deleted or cut the file: what was appended to it then would be found by nobody."""
+        status = os.fstat(mine[1])
+        return status.st_nlink > 0 and status.st_size == mine[2]
 
     def _begin_mine(self) -> None:
         os.makedirs(self._path, mode=0o700, exist_ok=True)
@@ -151,9 +170,10 @@ class Segments:
         total = sum(size for _, size, _ in files)
         for _, size, segment in files:
             if total <= room:
-                return
+                break
             if self._remove(segment):
                 total -= size
+        self._close_gone()
 
     def _remove(self, segment: int) -> bool:
         try:

@@ -6,9 +6,10 @@ import click
 
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, path, print_json
+from artifactmount.errors import UsageError
 from artifactmount.manifest import MISSING, Table
 from artifactmount.merge import diff as differences
-from artifactmount.names import parse, resolve
+from artifactmount.names import Reference, parse, resolve
 from artifactmount.project import Project
 from artifactmount.rows import Kind, path_of
 
@@ -25,8 +26,11 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
     A line each: A (only in the second), M (in both, with other content or another executable bit) or D (only in the first), and the path; a
     directory ends with a slash. The versions may be of different artifacts.
     """
+    references = parse(old), parse(new)
+    if any(reference.path for reference in references):
+        raise UsageError(f"diff takes versions, not paths in them: artifactmount diff {references[0]} {references[1]}")
     with settings.open() as project:
-        before, after = _table(project, old), _table(project, new)
+        before, after = (_table(project, reference) for reference in references)
         found = False
         listed: list[dict[str, str]] = []
         for key, name, a, b in differences(before, after):
@@ -42,8 +46,7 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
         return int(found and exit_code)
 
 
-def _table(project: Project, text: str) -> Table:
-    reference = parse(text)
+def _table(project: Project, reference: Reference) -> Table:
     state = project.existing(reference.artifact)
     return project.catalog(reference.artifact).table(state, resolve(state, reference).n)
 

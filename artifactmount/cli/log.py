@@ -31,12 +31,10 @@ def log(settings: Settings, what: str | None, files: bool, limit: int | None, as
     The newest entry first. Of ARTIFACT/PATH: which live versions added (A), changed (M) or removed (D) that one file. With --json every
     entry of the log as it is stored.
     """
+    reference = None if what is None else parse(what)
+    if reference is not None and reference.version is not None:
+        raise UsageError(f"a log is of an artifact or of a file in it, not of one version: {reference.artifact}; see `show {reference}`")
     with settings.open() as project:
-        reference = None if what is None else parse(what)
-        if reference is not None and reference.version is not None:
-            raise UsageError(
-                f"a log is of an artifact or of a file in it, not of one version: {reference.artifact}; see `show {reference}`"
-            )
         listed: list[dict[str, Any]] = []
         for name in project.names() if reference is None else [reference.artifact]:
             state = project.refresh(name)

@@ -32,11 +32,11 @@ def ls(settings: Settings, what: str | None, long: bool, as_json: bool) -> None:
     Without an argument the artifacts; of ARTIFACT its versions, with their aliases; of ARTIFACT:V the files (of ARTIFACT/PATH: of the
     latest version).
     """
+    reference = None if what is None else parse(what)
     with settings.open() as project:
-        if what is None:
+        if what is None or reference is None:
             _artifacts(project, long, as_json)
             return
-        reference = parse(what)
         state = project.existing(reference.artifact)
         if reference.version is None and "/" not in what:
             _versions(state, long, as_json)

@@ -9,7 +9,8 @@ import click
 from artifactmount.cli.ls import version_facts
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, moment, plural, print_json, size
-from artifactmount.names import parse, resolve
+from artifactmount.errors import UsageError
+from artifactmount.names import Reference, parse, resolve
 from artifactmount.project import Project
 
 
@@ -23,11 +24,14 @@ def show(settings: Settings, what: str | None, as_json: bool) -> None:
     Of a version: digest, counts, sizes, note, metadata, aliases, who made it and when. Without an argument: the project's place, format and
     protection, and the cache.
     """
+    reference = None if what is None else parse(what)
+    if reference is not None and reference.path:
+        raise UsageError(f"show takes a version, not a path in it: {what!r}; see `ls -l {what}`")
     with settings.open() as project:
-        if what is None:
+        if reference is None:
             _show_project(project, as_json)
         else:
-            _show_version(project, what, as_json)
+            _show_version(project, reference, as_json)
 
 
 def _show_project(project: Project, as_json: bool) -> None:
@@ -50,8 +54,7 @@ def _show_project(project: Project, as_json: bool) -> None:
     print(f"cache       {project.cache.path}: {size(usage.chunks)} of at most {size(usage.budget)}, and {size(usage.files)} of manifests")
 
 
-def _show_version(project: Project, what: str, as_json: bool) -> None:
-    reference = parse(what)
+def _show_version(project: Project, reference: Reference, as_json: bool) -> None:
     state = project.existing(reference.artifact)
     version = resolve(state, reference)
     card = project.catalog(reference.artifact).card(version)

@@ -10,6 +10,7 @@ import click
 from artifactmount.cli.settings import Settings, progress
 from artifactmount.cli.text import json_option, print_json, size
 from artifactmount.errors import UsageError
+from artifactmount.names import check_alias, check_artifact
 from artifactmount.snapshot import Options, Result, take
 
 
@@ -36,6 +37,9 @@ def snapshot(
 
     Only what changed is read and uploaded. The same content again makes no new version. `latest` follows by itself.
     """
+    check_artifact(artifact)
+    for alias in aliases:
+        check_alias(alias)
     options = Options(aliases, note, type_, _facts(metadata) if metadata else None)
     with settings.open(create=not settings.url.startswith("s3://")) as project:
         result = take(project, folder, artifact, options, progress())
