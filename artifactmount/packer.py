@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
+from blake3 import blake3
+
+from artifactmount.acts import Metadata
 from artifactmount.artifact import Artifact, put
+from artifactmount.catalog import pieces_of
 from artifactmount.pack import PACK_LIMIT, TARGET, PackBuilder, Place, TableRow
-from artifactmount.ranges import PackId
+from artifactmount.ranges import PackId, PackRanges
 from artifactmount.steps import Join, Spawn, Steps
 
 
@@ -36,6 +40,7 @@ class Packer:
         self._uploads: list[_Upload] = []
         self._joined = 0
         self._where: dict[bytes, tuple[int, int]] = {}  # digest -> upload, chunk in it
+        self._metadata: dict[bytes, Metadata] = {}
         self.used: list[PackId] = []  # every pack stored, metadata packs too
 
     def __contains__(self, digest: bytes) -> bool:
@@ -73,8 +78,16 @@ class Packer:
         upload, chunk = self._where[digest]
         return self._uploads[upload].places[chunk]
 
-    def store(self, chunks: Iterable[tuple[bytes, bytes, int]]) -> Steps[list[PackId]]:
-        """Store these chunks (stored bytes, digest, plain length) in packs of their own, in order: a version's metadata."""
+    def store_metadata(self, card: bytes, delta: bytes, full: bytes) -> Steps[Metadata]:
+        """Store a version's card, run and whole manifest (or nothing) in packs of their own; the same ones again are stored once."""
+        key = blake3(b"".join(blake3(part).digest() for part in (card, delta, full))).digest()
+        if key not in self._metadata:
+            packs = yield from self._store([*pieces_of(card), *pieces_of(delta), *pieces_of(full)])
+            whole = blake3(full).digest() if full else None
+            self._metadata[key] = Metadata(PackRanges.of(packs), blake3(delta).digest(), len(delta), whole, len(full))
+        return self._metadata[key]
+
+    def _store(self, chunks: Iterable[tuple[bytes, bytes, int]]) -> Steps[list[PackId]]:
         builder, sent = PackBuilder(), 0
         for stored, digest, plain in chunks:
             if builder.size + len(stored) > PACK_LIMIT and len(builder):

@@ -7,7 +7,6 @@ metadata packs, then one log entry that makes all of it live at once. Walked thr
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress as select
@@ -15,12 +14,12 @@ from typing import Any
 
 from blake3 import blake3
 
-from artifactmount.acts import Act, Close, Commit, Counts, Describe, Metadata, Op, Open, PutVersion, SetAlias
-from artifactmount.artifact import Artifact, Writer, append, finish_trash, head, session_keys
+from artifactmount.acts import Act, Close, Commit, Counts, Describe, Op, PutVersion, SetAlias
+from artifactmount.artifact import Artifact, Writer, append, finish_trash, head
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.cache.stats import StatCache
 from artifactmount.card import Card
-from artifactmount.catalog import Catalog, pieces_of
+from artifactmount.catalog import Catalog
 from artifactmount.changes import Changes
 from artifactmount.content import ContentReader
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, OutcomeUnknownError, RefusedError, StagingError
@@ -38,12 +37,11 @@ from artifactmount.rows import Kind
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import scan
+from artifactmount.session import Session, SessionClosedError
 from artifactmount.staging import Listing, Staging
 from artifactmount.state import State, Version
-from artifactmount.steps import Delete, Join, Local, Steps, drive
+from artifactmount.steps import Join, Local, Steps, drive
 
-#: How often a snapshot that uploads looks whether its session was closed (by somebody who took it for dead), in seconds.
-_LOOK_EVERY = 30
 _TRIES = 3
 #: When a whole manifest is stored beside the delta (design: the chain to read stays short, at a bounded share of the bytes).
 _FULL_BYTES = 1 << 20
@@ -75,12 +73,6 @@ class Result:
     adds: int
     tracks: int
     aliases: tuple[str, ...]
-
-
-class _SessionClosedError(Exception):
-    def __init__(self, state: State) -> None:
-        super().__init__("the session was closed")
-        self.state = state
 
 
 def take(project: Project, path: str, name: str, options: Options, progress: Progress | None = None) -> Result:
@@ -127,21 +119,18 @@ class Snapshot:
         self._artifact, self._catalog, self._staging, self._stats = artifact, catalog, staging, stats
         self._options, self._writer, self._progress = options, writer, progress
         self._reader = ContentReader(staging, self._known)
-        self._state = artifact.empty()
         self._places: PlaceIndex | None = None
-        self._looked = time.monotonic()
-        self._forget_session()
+        self._forget_session(artifact.empty())
 
     def close(self) -> None:
         """Stop the threads."""
         self._reader.close()
 
-    def _forget_session(self) -> None:
-        self._session: int | None = None
-        self._packer = Packer(self._artifact, self._open_session)
+    def _forget_session(self, state: State) -> None:
+        self._session = Session(self._artifact, self._writer, state)
+        self._packer = Packer(self._artifact, self._session.open)
         self._changes = Changes(self._staging, self._reader, self._packer, self._progress)
         self._kept: frozenset[PackId] = frozenset()
-        self._metadata_of: dict[bytes, Metadata] = {}
 
     def _known(self, digest: bytes) -> bool:
         return digest in self._packer or (self._places is not None and self._places.find(digest) is not None)
@@ -156,7 +145,7 @@ class Snapshot:
                 try:
                     state = yield from finish_trash(self._artifact, state, self._writer)
                     return (yield from self._attempt(state))
-                except _SessionClosedError as closed:
+                except SessionClosedError as closed:
                     state, closed_before = closed.state, closed_before + 1
                     if closed_before == _TRIES:
                         raise RefusedError(
@@ -164,7 +153,7 @@ class Snapshot:
                         ) from closed
                     with suppress(ArtifactError):
                         yield Join()  # its uploads under way must not come with the next session's
-                    self._forget_session()
+                    self._forget_session(state)
                 except KeyMissingError as missing:  # a run that a newer state replaced
                     newer = yield from head(self._artifact, state)
                     if newer.seq == state.seq:
@@ -173,11 +162,11 @@ class Snapshot:
         except (OutcomeUnknownError, KeyboardInterrupt):
             raise  # the commit may have taken effect, or the same snapshot may be run again: nothing is cleaned up
         except (ArtifactError, OSError):
-            yield from self._give_up()
+            yield from self._session.give_up()
             raise
 
     def _attempt(self, state: State) -> Steps[tuple[State, Result]]:
-        self._state = state
+        self._session.state = state
         base: Table = yield Local(lambda: self._catalog.newest(state))
         self._places = yield Local(lambda: self._catalog.places(state))
         clock = self._staging.clock()
@@ -193,8 +182,9 @@ class Snapshot:
         if len(self._builder):
             delta = self._builder.finish(lambda _: _NOWHERE)  # the table asks for no places
             self._table = Table(merge(base, [Run(delta, blake3(delta).digest(), check=False)]), check=False)
-        appended = yield from append(self._artifact, self._state, self._make, self._writer)
-        yield from self._delete_leftovers(appended.state)
+        appended = yield from append(self._artifact, self._session.state, self._make, self._writer)
+        self._session.state = appended.state
+        yield from self._session.delete_leftovers(self._packer.used, self._kept)
         state = yield from finish_trash(self._artifact, appended.state, self._writer)
         return state, self._result(state)
 
@@ -203,9 +193,7 @@ class Snapshot:
 
     # -- the decision, on every state that a slot was lost to ------------------------------------------------------------------------
     def _make(self, state: State) -> Steps[Act | None]:
-        if self._session is not None and self._session not in state.open:
-            raise _SessionClosedError(state)
-        self._state = state
+        self._session.check(state)
         if self._options.type is not None and state.type is not None and state.type != self._options.type:
             raise RefusedError(f"{self._artifact.name} is of type {state.type!r}, not {self._options.type!r}; a name has one type")
         twins = [version for version in state.versions.values() if version.digest == self._table.root]
@@ -221,7 +209,7 @@ class Snapshot:
         number, aliases = state.next, (LATEST, *self._options.aliases)
         full = yield from self._full_table(state, delta)
         card = Card(self._options.note or "", self._options.metadata or {})
-        metadata = yield from self._store_metadata(card, delta, full)
+        metadata = yield from self._packer.store_metadata(card.encode(), delta, full)
         run = Run(delta, metadata.run, check=False)
         named = PackRanges.of(run.packs)
         counts = self._count(run)
@@ -231,8 +219,8 @@ class Snapshot:
         return self._commit(ops, [*metadata.packs, *named])
 
     def _commit(self, ops: tuple[Op, ...], packs: list[PackId]) -> Commit:
-        self._kept = frozenset(pack for pack in packs if pack.session == self._session)
-        return Commit(self._session, PackRanges.of(self._kept), ops)
+        self._kept = frozenset(pack for pack in packs if pack.session == self._session.id)
+        return Commit(self._session.id, PackRanges.of(self._kept), ops)
 
     def _equal_to(self, state: State, twin: Version) -> Steps[Act | None]:
         """No new version: the aliases asked for, and `latest`, move to the equal one; a new note or metadata is written to its card."""
@@ -248,13 +236,13 @@ class Snapshot:
             if card != old:
                 delta = yield Local(lambda: bytes(self._catalog.run(twin).buffer))
                 full = yield Local(lambda: bytes(self._catalog.full(twin).buffer)) if twin.metadata.full else Local(lambda: b"")
-                metadata = yield from self._store_metadata(card, delta, full)
+                metadata = yield from self._packer.store_metadata(card.encode(), delta, full)
                 ops.append(Describe(twin.n, metadata))
                 packs = list(metadata.packs)
         if ops:
             return self._commit(tuple(ops), packs)
         self._kept = frozenset()
-        return None if self._session is None else Close(self._session)
+        return None if self._session.id is None else Close(self._session.id)
 
     # -- places and packs ----------------------------------------------------------------------------------------------------------
     def _place_all(self, builder: RunBuilder) -> Steps[dict[bytes, Place]]:
@@ -286,20 +274,11 @@ class Snapshot:
         full: bytes = yield Local(lambda: self._catalog.full_bytes(state, run))
         return full
 
-    def _store_metadata(self, card: Card, delta: bytes, full: bytes) -> Steps[Metadata]:
-        written = card.encode()
-        key = blake3(written + delta + full).digest()
-        if key not in self._metadata_of:
-            packs = yield from self._packer.store([*pieces_of(written), *pieces_of(delta), *pieces_of(full)])
-            full_digest = blake3(full).digest() if full else None
-            self._metadata_of[key] = Metadata(PackRanges.of(packs), blake3(delta).digest(), len(delta), full_digest, len(full))
-        return self._metadata_of[key]
-
     def _count(self, run: Run) -> Counts:
         modes = bytes(self._table.modes)
         kinds = [modes.count(mode) for mode in range(8)]
         tracks = sum(select(self._table.sizes, modes.translate(_FILE_MODES)))
-        new = {chunk.digest: chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session == self._session}
+        new = {chunk.digest: chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session == self._session.id}
         changes = bytes(run.changes)
         return Counts(
             files=kinds[Kind.FILE] + kinds[Kind.FILE | 4],
@@ -312,52 +291,6 @@ class Snapshot:
             removed=changes.count(2),
             adds=sum(new.values()),
         )
-
-    # -- the session ---------------------------------------------------------------------------------------------------------------
-    def _open_session(self) -> Steps[int]:
-        """The session's id, opening it at the first upload; from time to time a look whether it is still open."""
-        if self._session is None:
-            salt = self._writer.nonce()
-
-            def open_(_: State) -> Steps[Act | None]:
-                yield from ()
-                return Open(salt)
-
-            appended = yield from append(self._artifact, self._state, open_, self._writer)
-            self._state, self._session = appended.state, appended.state.seq
-        elif time.monotonic() - self._looked > _LOOK_EVERY:
-            self._looked = time.monotonic()
-            self._state = yield from head(self._artifact, self._state)
-            if self._session not in self._state.open:
-                raise _SessionClosedError(self._state)
-        return self._session
-
-    def _delete_leftovers(self, state: State) -> Steps[None]:
-        """What this session uploaded and its own entry did not keep is garbage now, and is deleted by whom it belongs to."""
-        leftovers = tuple(self._artifact.pack_key(pack) for pack in self._packer.used if pack not in self._kept)
-        if leftovers and self._session is not None and self._session not in state.open:
-            with suppress(ArtifactError):  # a leak that gc sweeps; the commit stands
-                yield Delete(leftovers)
-
-    def _give_up(self) -> Steps[None]:
-        """Close the session of a command that failed, and delete what it uploaded."""
-        if self._session is None:
-            return
-        session = self._session
-
-        def close(state: State) -> Steps[Act | None]:
-            yield from ()
-            return Close(session) if session in state.open else None
-
-        try:
-            with suppress(ArtifactError):
-                yield Join()  # an upload under way would land after its session was swept
-            state = (yield from append(self._artifact, self._state, close, self._writer)).state
-            live = {self._artifact.pack_key(pack) for pack in state.packs}  # of a commit that had taken effect, whatever failed after it
-            keys = yield from session_keys(self._artifact, session)
-            yield Delete(tuple(sorted(keys - live)))
-        except ArtifactError:
-            pass  # the error that led here is the one to show; gc closes and sweeps what is left
 
     def _result(self, state: State) -> Result:
         number, changed, counts = self._outcome

@@ -90,7 +90,7 @@ def knobs(*, small_packs: bool, look_always: bool) -> Iterator[None]:
             patch.setattr("artifactmount.packer.PACK_LIMIT", 1)
             patch.setattr("artifactmount.changes.LARGE", 1 << 20)
         if look_always:
-            patch.setattr("artifactmount.snapshot._LOOK_EVERY", -1.0)
+            patch.setattr("artifactmount.session._LOOK_EVERY", -1.0)
         yield
 
 

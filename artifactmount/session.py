@@ -1,0 +1,90 @@
+"""One writer's uploads between its `open` and its `commit`: opened at the first upload, watched, and cleaned up by whom it belongs to.
+
+Knows the log of its artifact. Must not know what is uploaded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+from artifactmount.acts import Act, Close, Open
+from artifactmount.artifact import Artifact, Writer, append, head, session_keys
+from artifactmount.errors import ArtifactError
+from artifactmount.ranges import PackId
+from artifactmount.state import State
+from artifactmount.steps import Delete, Join, Steps
+
+#: How often a writer that uploads looks whether its session was closed (by somebody who took it for dead), in seconds.
+_LOOK_EVERY = 30
+
+
+class SessionClosedError(Exception):
+    """Somebody closed the session: what it uploaded is garbage, and the work begins anew from `state`."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__("the session was closed")
+        self.state = state
+
+
+class Session:
+    """The session of one command. `state` is the newest that the command knows; `id` is None until something is uploaded."""
+
+    def __init__(self, artifact: Artifact, writer: Writer, state: State) -> None:
+        self._artifact, self._writer = artifact, writer
+        self.state = state
+        self.id: int | None = None
+        self._looked = time.monotonic()
+
+    def open(self) -> Steps[int]:
+        """The session's id, opening it at the first upload; from time to time a look whether it is still open.
+
+        Raises SessionClosedError.
+        """
+        if self.id is None:
+            salt = self._writer.nonce()
+
+            def begin(_: State) -> Steps[Act | None]:
+                yield from ()
+                return Open(salt)
+
+            self.state = (yield from append(self._artifact, self.state, begin, self._writer)).state
+            self.id = self.state.seq
+        elif time.monotonic() - self._looked > _LOOK_EVERY:
+            self._looked = time.monotonic()
+            self.check((yield from head(self._artifact, self.state)))
+        return self.id
+
+    def check(self, state: State) -> None:
+        """Take over a newer state. Raises SessionClosedError when the session is not open in it."""
+        self.state = state
+        if self.id is not None and self.id not in state.open:
+            raise SessionClosedError(state)
+
+    def delete_leftovers(self, used: Iterable[PackId], kept: Collection[PackId]) -> Steps[None]:
+        """What this session uploaded and its own entry did not keep is garbage once that entry stands: it is deleted here."""
+        leftovers = tuple(self._artifact.pack_key(pack) for pack in used if pack not in kept)
+        if leftovers and self.id is not None and self.id not in self.state.open:
+            with suppress(ArtifactError):  # a leak that gc sweeps; the commit stands
+                yield Delete(leftovers)
+
+    def give_up(self) -> Steps[None]:
+        """Close the session of a command that failed, and delete what it uploaded."""
+        if self.id is None:
+            return
+        session = self.id
+
+        def close(state: State) -> Steps[Act | None]:
+            yield from ()
+            return Close(session) if session in state.open else None
+
+        try:
+            with suppress(ArtifactError):
+                yield Join()  # an upload under way would land after its session was swept
+            state = (yield from append(self._artifact, self.state, close, self._writer)).state
+            live = {self._artifact.pack_key(pack) for pack in state.packs}  # of a commit that had taken effect, whatever failed after it
+            keys = yield from session_keys(self._artifact, session)
+            yield Delete(tuple(sorted(keys - live)))
+        except ArtifactError:
+            pass  # the error that led here is the one to show; gc closes and sweeps what is left
