@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,6 +23,9 @@ from artifactmount.run import ChunkRef
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES = 128
+_PARTS = ".artifactmount-"
+_LEFT_FOLDER = re.compile(re.escape(_PARTS) + r"[a-z0-9_]{8}")
+_LEFT_PART = re.compile(r"[0-9a-f]{16}")
 
 
 class Target:
@@ -33,6 +38,7 @@ class Target:
             self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[bytes, int] = {ROOT_KEY: self._root}
         self._parts: tuple[str, int] | None = None
+        self._sweep()
         self.empty = not os.listdir(self._root)
 
     def __enter__(self) -> Target:
@@ -123,9 +129,34 @@ class Target:
 
     def _parts_folder(self) -> int:
         if self._parts is None:
-            path = tempfile.mkdtemp(prefix=".artifactmount-", dir=self.path)
-            self._parts = path, os.open(path, _DIRECTORY)
+            self._parts = self._make_parts_folder()
         return self._parts[1]
+
+    def _make_parts_folder(self) -> tuple[str, int]:
+        """A new folder for parts, locked for as long as this process lives: so another one knows whether it was left behind."""
+        while True:
+            path = tempfile.mkdtemp(prefix=_PARTS, dir=self.path)
+            descriptor = os.open(path, _DIRECTORY)
+            with contextlib.suppress(OSError):  # a file system without locks: then nothing is swept there
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return path, descriptor
+            os.close(descriptor)  # swept before it was locked
+
+    def _sweep(self) -> None:
+        """Remove the parts that a killed download left here."""
+        for name in os.listdir(self._root):
+            if not _LEFT_FOLDER.fullmatch(name):
+                continue
+            with contextlib.suppress(OSError):
+                descriptor = os.open(name, _DIRECTORY, dir_fd=self._root)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    for part in filter(_LEFT_PART.fullmatch, os.listdir(descriptor)):
+                        os.unlink(part, dir_fd=descriptor)
+                    os.rmdir(name, dir_fd=self._root)
+                finally:
+                    os.close(descriptor)
 
     def part(self, size: int, executable: bool) -> Part:
         """An unnamed file of `size` zeros to write into."""
