@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from artifactmount.errors import ArtifactError, CorruptError, GoneError, KeyMissingError, NotFoundError, UsageError
+from artifactmount.errors import ArtifactError, CorruptError, GoneError, KeyMissingError, NotFoundError, UnreachableError, UsageError
 from artifactmount.manifest import ROOT_ROW, Table
 from artifactmount.names import check_artifact, number_of, parse, resolve
 from artifactmount.project import Project
@@ -18,7 +18,6 @@ from artifactmount.state import State
 from artifactmount.tree import ArtifactDirectory, Attributes, Link, Tree, VersionSlot
 
 _FRESH = 1.0  # seconds
-_UNKNOWN = 0.1  # a name nobody knows yet may be one that somebody just made
 _PATIENCE = 2.0
 
 
@@ -46,8 +45,9 @@ class Namespace:
             return None
         known = self._project.known(name)
         if known is None or not known.versions or news:
-            if self._due(name, _UNKNOWN) or self._hopper.is_under_way(("state", name)):  # also one that a known name has begun
+            for _ in range(1 + self._hopper.is_under_way(("state", name))):  # one under way may have looked too early
                 await self._hopper.within(_PATIENCE, ("state", name), partial(self._project.refresh, name))
+            self._looked[name] = time.monotonic()
             known = self._project.known(name)
         elif self._due(name, _FRESH):
             self._hopper.begin(("state", name), partial(self._quietly, name))
@@ -64,7 +64,9 @@ class Namespace:
         """The artifacts of the project; a deleted one may be among them until somebody looks at it."""
         if self._names is None or self._due("", _FRESH):
             await self._hopper.within(_PATIENCE, "names", self._read_names)
-        return self._names or []
+        if self._names is None:
+            raise UnreachableError(f"{self._project.url} cannot be listed")
+        return self._names
 
     def _read_names(self) -> None:
         self._names = self._project.names()
