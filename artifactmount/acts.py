@@ -1,6 +1,6 @@
 """What a log entry can say: acts and the operations of a commit, as closed unions of frozen values, and their JSON.
 
-Pure. What an act *means* is in `log.fold`; here is only what it looks like. Parsing is strict: a word that is not known raises
+Pure. What an act *means* is in `fold.fold`; here is only what it looks like. Parsing is strict: a word that is not known raises
 NeedsNewerError (an older client must stop, not guess), anything else that is not exactly right raises CorruptError.
 """
 

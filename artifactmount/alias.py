@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from artifactmount.acts import Act, Commit, RemoveAlias, SetAlias
-from artifactmount.artifact import Make, append
+from artifactmount.artifact import Artifact, Make, Writer, append, finish_trash
 from artifactmount.errors import NotFoundError
 from artifactmount.names import Reference, check_alias, resolve
 from artifactmount.project import Project
@@ -43,6 +43,11 @@ def remove(project: Project, artifact: str, aliases: Iterable[str]) -> None:
 
 
 def _append(project: Project, artifact: str, make: Make) -> State:
-    appended = drive(project.store, append(project.artifact(artifact), project.existing(artifact), make, project.writer))
-    project.remember(artifact, appended.state)
-    return appended.state
+    state = drive(project.store, _steps(project.artifact(artifact), project.existing(artifact), make, project.writer))
+    project.remember(artifact, state)
+    return state
+
+
+def _steps(artifact: Artifact, state: State, make: Make, writer: Writer) -> Steps[State]:
+    state = yield from finish_trash(artifact, state, writer)
+    return (yield from append(artifact, state, make, writer)).state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +31,8 @@ from artifactmount.errors import (
 from artifactmount.fold import fold
 from artifactmount.log import (
     CHECKPOINT_EVERY,
+    CHECKPOINT_LIMIT,
+    ENTRY_LIMIT,
     Entry,
     decode_checkpoint,
     decode_entry,
@@ -114,6 +116,13 @@ class Artifact:
         """The key of a pack."""
         return f"{self.session_prefix(pack.session)}{pack.number:08d}"
 
+    def pack_of(self, key: str) -> PackId | None:
+        """The pack of a key; None when it is no pack's."""
+        session, _, number = key.removeprefix(f"{self.prefix}data/").partition("/")
+        if not (session.isdecimal() and number.isdecimal()) or self.pack_key(PackId(int(session), int(number))) != key:
+            return None
+        return PackId(int(session), int(number))
+
     def empty(self) -> State:
         """The state before the first entry."""
         return State.empty(genesis(self.project_id, self.name))
@@ -132,6 +141,10 @@ class Artifact:
         return state, refusal
 
 
+def _entries(artifact: Artifact, seqs: Iterable[int]) -> GetMany:
+    return GetMany(tuple(artifact.log_key(seq) for seq in seqs), ENTRY_LIMIT + 1)
+
+
 def head(artifact: Artifact, state: State | None = None, *, prove: bool = False) -> Steps[State]:
     """The newest state. From a known state it reads the entries after it; from nothing, the newest proven checkpoint and the rest.
 
@@ -139,13 +152,10 @@ def head(artifact: Artifact, state: State | None = None, *, prove: bool = False)
     its last entry is still there. Without, an entry written behind a log that was cut short would never be read by anyone.
     Raises ProjectMismatchError when it is not.
     """
-    ahead = 1
-    if state is None or state.seq < 0:
-        ahead, state = _AHEAD, artifact.empty()
-    jumped = state.seq >= 0
-    prove = prove and jumped
+    state = artifact.empty() if state is None else state
+    prove, far_behind, ahead = prove and state.seq >= 0, state.seq < 0, 1
     while True:
-        entries = yield GetMany(tuple(artifact.log_key(seq) for seq in range(state.seq + 1 - prove, state.seq + 1 + ahead)))
+        entries = yield _entries(artifact, range(state.seq + 1 - prove, state.seq + 1 + ahead))
         if prove:
             last, entries, prove = entries[0], entries[1:], False
             if last is None or entry_digest(last) != state.digest:
@@ -153,14 +163,16 @@ def head(artifact: Artifact, state: State | None = None, *, prove: bool = False)
                     f"the history of {artifact.name} is not the one this machine saw (entry {state.seq}): refused. If the project was "
                     "restored from a backup, remove the cache and the pins ($XDG_STATE_HOME/artifactmount/pins)"
                 )
-        if not jumped and None not in entries:
-            jumped, state = True, (yield from _start(artifact))
-            continue
+        if far_behind and len(entries) == _AHEAD and None not in entries:
+            far_behind, start = False, (yield from _start(artifact))
+            if start.seq > state.seq:
+                state = start
+                continue
         for data in entries:
             if data is None:
                 return state
             state, _ = artifact.apply(state, data)
-        ahead, jumped = _AHEAD, True
+        ahead = _AHEAD
 
 
 def _start(artifact: Artifact) -> Steps[State]:
@@ -168,14 +180,14 @@ def _start(artifact: Artifact) -> Steps[State]:
     low, high = 0, 0
     while not high:  # entries 64, 128, 256 … are there or not: the log is dense
         probes = [max(low, 1) << i for i in range(_AHEAD)]
-        found = yield GetMany(tuple(artifact.log_key(k * CHECKPOINT_EVERY) for k in probes))
+        found = yield _entries(artifact, (k * CHECKPOINT_EVERY for k in probes))
         there = [k for k, data in zip(probes, found, strict=True) if data is not None]
         low = max(there, default=0)
         if len(there) < len(probes):
             high = min(k for k in probes if k > low)
     while high - low > 1:
         probes = sorted({low + (high - low) * i // (_AHEAD + 1) for i in range(1, _AHEAD + 1)} - {low})
-        found = yield GetMany(tuple(artifact.log_key(k * CHECKPOINT_EVERY) for k in probes))
+        found = yield _entries(artifact, (k * CHECKPOINT_EVERY for k in probes))
         low = max((k for k, data in zip(probes, found, strict=True) if data is not None), default=low)
         high = min((k for k, data in zip(probes, found, strict=True) if data is None and k > low), default=high)
     for k in range(low, max(low - 3, 0), -1):
@@ -187,7 +199,8 @@ def _start(artifact: Artifact) -> Steps[State]:
 
 def checkpoint_before(artifact: Artifact, seq: int) -> Steps[State | None]:
     """The state before entry `seq`, a multiple of 64, from its checkpoint; None when that is missing or not the one the entry proves."""
-    entry_bytes, checkpoint = yield GetMany((artifact.log_key(seq), artifact.checkpoint_key(seq - 1)))
+    (entry_bytes,) = yield _entries(artifact, (seq,))
+    (checkpoint,) = yield GetMany((artifact.checkpoint_key(seq - 1),), CHECKPOINT_LIMIT + 1)
     if entry_bytes is None or checkpoint is None:
         return None
     entry = decode_entry(entry_bytes, seq)
@@ -202,7 +215,7 @@ def checkpoint_before(artifact: Artifact, seq: int) -> Steps[State | None]:
 
 def read_entries(artifact: Artifact, start: int, stop: int) -> Steps[list[bytes | None]]:
     """The bytes of the entries [start, stop), None where there is none."""
-    found: list[bytes | None] = yield GetMany(tuple(artifact.log_key(seq) for seq in range(start, stop)))
+    found: list[bytes | None] = yield _entries(artifact, range(start, stop))
     return found
 
 
@@ -275,7 +288,7 @@ def _claim(artifact: Artifact, seq: int, data: bytes) -> Steps[bytes]:
         except StoreError as error:
             failure, sent = error, True
         try:
-            slot: bytes = yield Get(key)
+            slot: bytes = yield Get(key, ENTRY_LIMIT + 1)
             return slot
         except KeyMissingError:
             pass
@@ -298,7 +311,7 @@ def put(key: str, data: bytes) -> Steps[bool]:
         try:
             if (yield Create(key, data)):
                 return True
-            same: bool = (yield Get(key)) == data
+            same: bool = (yield Get(key, len(data) + 1)) == data
             return same
         except DeniedError:
             raise

@@ -20,7 +20,7 @@ from artifactmount.card import Card
 from artifactmount.errors import CorruptError, NotFoundError
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
-from artifactmount.pack import compress, decode, open_chunk
+from artifactmount.pack import PACK_BYTES, compress, decode, open_chunk
 from artifactmount.rows import Change
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
@@ -32,13 +32,17 @@ PIECE = 4 << 20
 #: A piece may unpack to this many times its size: what a hostile store can make a client allocate is bounded by what it sends.
 RATIO_LIMIT = 256
 _PARALLEL = 8
+_MAPPED = 1 << 20
 
 
 def read_in_place(path: str) -> memoryview:
-    """A cache file, mapped. These are written whole and renamed, never truncated, so a mapping cannot fault (SIGBUS)."""
+    """A cache file, mapped if it is large. These are written whole and renamed, never truncated, so a mapping cannot fault (SIGBUS).
+
+    Before Python 3.13 a mapping keeps a descriptor, and a thousand versions have a thousand small runs: those are read instead.
+    """
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return memoryview(b"")
+        if os.fstat(file.fileno()).st_size <= _MAPPED:
+            return memoryview(file.read())
         return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
 
@@ -122,7 +126,7 @@ class Catalog:
         if table.root != version.digest:
             raise CorruptError(f"{self.artifact.name}:v{number}: its files do not add up to its digest")
         path = self._cache.put_file("tables", _chain_name(digests), [buffer])
-        return table if path is None else Table(read_in_place(path), check=False)
+        return (_open_table(path, version.digest) if path is not None else None) or table
 
     def newest(self, state: State) -> Table:
         """The manifest of the highest live version; an empty one when there is none."""
@@ -158,19 +162,26 @@ class Catalog:
         run = self._runs.get(digest)
         if run is not None:
             return run
-        path = self._cache.file_path("runs", digest.hex())
-        if path is None:
+        run = self._cached_run(digest)
+        if run is None:
             _, delta, full = self.read_stored(version)
             content = delta if digest == version.metadata.run else full
             run = Run(content, digest)
-            path = self._cache.put_file("runs", digest.hex(), [content])
-            if path is not None:
-                run = Run(read_in_place(path), digest, check=False)
-        else:
-            view = read_in_place(path)
-            run = Run(view, digest, check=blake3(view).digest() != digest)
+            if self._cache.put_file("runs", digest.hex(), [content]) is not None:
+                run = self._cached_run(digest) or run
         self._runs[digest] = run
         return run
+
+    def _cached_run(self, digest: bytes) -> Run | None:
+        """A run from the cache, where it is what it is called. What was checked before it was written need not be checked again."""
+        path = self._cache.file_path("runs", digest.hex())
+        if path is None:
+            return None
+        try:
+            view = read_in_place(path)
+        except OSError:
+            return None  # swept, or the whole cache deleted, a moment ago
+        return Run(view, digest, check=False) if blake3(view).digest() == digest else None
 
     def read_stored(self, version: Version) -> tuple[bytes, bytes, bytes]:
         """Card, delta and whole manifest (or nothing) of a version, from its metadata packs in the store.
@@ -182,7 +193,7 @@ class Catalog:
         pieces: list[bytes] = []
         total = 0
         for pack in metadata.packs:
-            stored = self._store.get(self.artifact.pack_key(pack))
+            stored = self._store.get(self.artifact.pack_key(pack), 0, PACK_BYTES)
             for row in decode(stored):
                 if row.plain > max(RATIO_LIMIT * row.stored, 4096) or total > wanted + (1 << 20):
                     raise CorruptError(f"{self.artifact.pack_key(pack)} holds more than its version says")

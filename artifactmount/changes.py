@@ -155,7 +155,6 @@ class Changes:
             for chunk in part:
                 yield from self._add(chunk, large=size >= LARGE)
                 self._progress.advance(chunk.plain, 0)
-        self._progress.advance(0, 1)
         yield from self._packer.end_large()
         assert content is not None  # the reader ends with the content, or raises
         self._progress.advance(0, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def serve(mount: Mount, ready: Callable[[], None]) -> None:
 
     Raises ArtifactError when the project cannot be opened or nothing can be mounted there.
     """
+    _raise_open_files()
     with mount.record.held(mount.url):
         prepare(mount.mountpoint)
         store = open_store(mount.url)
@@ -96,7 +98,7 @@ def _check_roots(mount: Mount, store: Store) -> None:
 async def _serve(project: Project, mount: Mount, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         hopper, tree = Hopper(nursery), Tree(time.time_ns())
-        operations = Operations(tree, Namespace(project, tree, hopper), Reader(project, hopper), project.cache)
+        operations = Operations(tree, Namespace(project, tree, hopper), Reader(project, hopper), hopper, project.cache)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:
                 pyfuse3.init(operations, mount.mountpoint, _options(mount))
@@ -194,6 +196,12 @@ def log_to(stream: object) -> None:
     logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")  # type: ignore[call-overload]
     for chatty in ("botocore", "boto3", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _raise_open_files() -> None:
+    """The mapped manifest of each version looked at keeps a descriptor (until Python 3.13); the usual limit of 1,024 is for select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _main(pipe: int, mount: Mount) -> int:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from contextlib import suppress
 
 from artifactmount.errors import CorruptError, GoneError, KeyMissingError
-from artifactmount.pack import HEAD_LENGTH, TableRow, count_chunks, decode_table, open_chunk, table_length
+from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow, count_chunks, decode_table, open_chunk, table_length
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.run import ChunkRef
@@ -80,7 +80,7 @@ class Fetcher:
         Nothing when the pack is not there or not to be understood: then each chunk is looked for by itself. Raises StoreError.
         """
         try:
-            stored = self._project.store.get(self._artifact.pack_key(state.resolve(pack)))
+            stored = self._project.store.get(self._artifact.pack_key(state.resolve(pack)), 0, PACK_BYTES)
             rows = decode_table(stored)
         except (KeyMissingError, CorruptError):
             return {}

@@ -16,9 +16,20 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, FUSEError, InodeT, RequestContext, StatvfsData
 
 from artifactmount.cache import Cache
-from artifactmount.errors import ArtifactError, IsDirectoryError, NoAttributeError, NotFoundError, ReadOnlyError, UsageError, errno_of
+from artifactmount.errors import (
+    ArtifactError,
+    CorruptError,
+    IsDirectoryError,
+    NeedsNewerError,
+    NoAttributeError,
+    NotFoundError,
+    ReadOnlyError,
+    StoreError,
+    UsageError,
+    errno_of,
+)
 from artifactmount.namespace import Namespace
-from artifactmount.reader import Reader
+from artifactmount.reader import Hopper, Reader
 from artifactmount.rows import Kind
 from artifactmount.tree import ArtifactDirectory, Attributes, Directory, File, Link, NamespaceRoot, Place, Tree, as_directory
 
@@ -48,6 +59,8 @@ def answered(handler: Handler[P, R]) -> Handler[P, R]:
         except FUSEError:
             raise
         except ArtifactError as error:
+            if isinstance(error, (StoreError, CorruptError)) and handler.__name__ != "read":  # `read` has said which file
+                _log.error("%s: %s", handler.__name__, error)
             raise FUSEError(errno_of(error)) from None
         except Exception as error:  # noqa: BLE001 - the kernel gets EIO, the log the traceback
             _log.exception("%s failed", handler.__name__)
@@ -63,9 +76,9 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, tree: Tree, namespace: Namespace, reader: Reader, cache: Cache) -> None:
+    def __init__(self, tree: Tree, namespace: Namespace, reader: Reader, hopper: Hopper, cache: Cache) -> None:
         super().__init__()
-        self._tree, self._namespace, self._reader, self._cache = tree, namespace, reader, cache
+        self._tree, self._namespace, self._reader, self._hopper, self._cache = tree, namespace, reader, hopper, cache
         self._owner = os.getuid(), os.getgid()
 
     async def _place(self, inode: int) -> Place:
@@ -177,6 +190,8 @@ class Operations(pyfuse3.Operations):
             raise IsDirectoryError("a directory")
         if flags & _WRITE_FLAGS:
             raise ReadOnlyError("versions are immutable")
+        if place.slot.run is not None and place.slot.run.mode(place.row) & 3 == Kind.REFERENCE:
+            raise NeedsNewerError("a reference, which this version cannot read")
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
     @answered
@@ -194,7 +209,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """The cache's budget stands for the size: of the project's own nobody knows a limit."""
-        usage = self._cache.usage()
+        usage = await self._hopper.hop("usage", self._cache.usage)
         shown = StatvfsData()
         shown.f_bsize = shown.f_frsize = _FILE_BLOCK
         shown.f_blocks = usage.budget // _FILE_BLOCK

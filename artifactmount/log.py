@@ -106,7 +106,7 @@ def decode_entry(data: bytes, seq: int) -> Entry:
 
 
 def encode_checkpoint(state: State) -> bytes:
-    """The state's bytes: equal states, equal bytes."""
+    """The state's bytes: equal states, equal bytes. Raises UsageError beyond what a reader would accept (half a million versions)."""
     fields = {
         "format": FORMAT,
         "needs": sorted(state.needs),
@@ -121,7 +121,10 @@ def encode_checkpoint(state: State) -> bytes:
         "trash": state.trash.to_json(),
         "type": state.type,
     }
-    return seal(fields)
+    data = seal(fields)
+    if len(data) > CHECKPOINT_LIMIT:
+        raise UsageError(f"the state of this artifact has become too large ({len(data)} bytes); begin another, or delete old versions")
+    return data
 
 
 def decode_checkpoint(data: bytes) -> State:

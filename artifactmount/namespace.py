@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from artifactmount.errors import ArtifactError, CorruptError, GoneError, KeyMissingError, NotFoundError, UnreachableError, UsageError
+from artifactmount.errors import CorruptError, GoneError, KeyMissingError, NotFoundError, UnreachableError, UsageError
 from artifactmount.manifest import ROOT_ROW, Table
 from artifactmount.names import check_artifact, number_of, parse, resolve
 from artifactmount.project import Project
@@ -43,22 +43,18 @@ class Namespace:
             check_artifact(name)
         except UsageError:
             return None
-        known = self._project.known(name)
-        if known is None or not known.versions or news:
+        proven = self._project.proven(name)
+        if proven is None or not proven.versions or news:
             for _ in range(1 + self._hopper.is_under_way(("state", name))):  # one under way may have looked too early
                 await self._hopper.within(_PATIENCE, ("state", name), partial(self._project.refresh, name))
-            self._looked[name] = time.monotonic()
-            known = self._project.known(name)
+            proven = self._project.proven(name)
+            if proven is None:  # the store does not answer: what was known the last time has to do
+                proven = await self._hopper.hop(("known", name), partial(self._project.known, name))
+            if proven is not None:
+                self._looked[name] = time.monotonic()
         elif self._due(name, _FRESH):
-            self._hopper.begin(("state", name), partial(self._quietly, name))
-        return known if known is not None and known.versions else None
-
-    def _quietly(self, name: str) -> None:
-        """A refresh that nobody waits for: if the store cannot be reached, what is known stays."""
-        try:
-            self._project.refresh(name)
-        except ArtifactError:
-            return
+            self._hopper.begin(("state", name), partial(self._project.refresh, name))
+        return proven if proven is not None and proven.versions else None
 
     async def names(self) -> list[str]:
         """The artifacts of the project; a deleted one may be among them until somebody looks at it."""
@@ -99,7 +95,7 @@ class Namespace:
         """Every artifact that has versions."""
         found: list[tuple[str, Attributes]] = []
         for name in await self.names():
-            known = self._project.known(name)
+            known = self._project.proven(name)
             if known is None or known.versions:
                 found.append((name, self._tree.name(ArtifactDirectory(name))))
         return found

@@ -23,6 +23,8 @@ MAGIC = b"AMPK"
 VERSION = 1
 #: Nothing stored is larger, but for the table in front.
 PACK_LIMIT = 16 << 20
+#: What is read of a pack at most: its last chunk may reach a little beyond the limit.
+PACK_BYTES = PACK_LIMIT + (1 << 16)
 #: Packs of small files are sent at this size: one costs a request, and a reader that wants one file of it may fetch all.
 TARGET = 8 << 20
 PLAIN_LIMIT = 4 << 20

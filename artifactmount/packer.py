@@ -88,13 +88,21 @@ class Packer:
         return self._metadata[key]
 
     def _store(self, chunks: Iterable[tuple[bytes, bytes, int]]) -> Steps[list[PackId]]:
-        builder, sent = PackBuilder(), 0
+        builder = PackBuilder()
         for stored, digest, plain in chunks:
             if builder.size + len(stored) > PACK_LIMIT and len(builder):
                 yield from self._spawn(builder)
-                builder, sent = PackBuilder(), sent + 1
+                builder = PackBuilder()
             builder.add(digest, plain, stored)
         yield from self._spawn(builder)
+        return (yield from self.collect())
+
+    def send(self, builder: PackBuilder) -> Steps[None]:
+        """Store a pack as it is; `collect` tells which it became."""
+        yield from self._spawn(builder)
+
+    def collect(self) -> Steps[list[PackId]]:
+        """Wait for what was sent: the packs, in order. Nothing else may be on its way."""
         packs: list[PackId] = yield Join()
         self.used += packs
         return packs
@@ -104,15 +112,16 @@ class Packer:
 
         A pack is kept whole or not at all, so that "partly dead" follows from the runs alone (docs/protocol.md).
         """
-        spoilt = [upload for upload in self._uploads if upload.pack is not None and not used.issuperset(upload.digests)]
-        for upload in spoilt:
+        forgotten: list[PackId] = []
+        for index, upload in enumerate(self._uploads):
+            if upload.pack is None or used.issuperset(upload.digests):
+                continue
             for digest in upload.digests:
-                if self._where.get(digest, (-1, 0))[0] == self._uploads.index(upload):
+                if self._where.get(digest, (-1, 0))[0] == index:
                     del self._where[digest]
-        packs = [upload.pack for upload in spoilt if upload.pack is not None]
-        for upload in spoilt:
+            forgotten.append(upload.pack)
             upload.digests, upload.places = [], []
-        return packs
+        return forgotten
 
     def _send(self, large: bool) -> Steps[None]:
         builder = self._own if large else self._shared

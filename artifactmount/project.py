@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import os
 import re
 import socket
@@ -21,7 +22,8 @@ from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
 from artifactmount.errors import CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, ProjectMismatchError, UsageError
-from artifactmount.log import decode_checkpoint, encode_checkpoint
+from artifactmount.fold import NAME
+from artifactmount.log import ENTRY_LIMIT, decode_checkpoint, encode_checkpoint
 from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
 from artifactmount.sealed import FORMAT, seal
@@ -31,7 +33,10 @@ from artifactmount.store import Store, probe
 from artifactmount.store.folder import FolderStore
 from artifactmount.store.s3 import S3Store
 
+_log = logging.getLogger(__name__)
+
 PROJECT_KEY = "project.json"
+_DOCUMENT_LIMIT = 1 << 16
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
 
@@ -41,7 +46,7 @@ class Project:
 
     def __init__(self, store: Store, cache: Cache, state_directory: str, *, create: bool = False) -> None:
         self.store, self.cache, self.url = store, cache, store.url
-        self.pins = Pins(store.url, state_directory)
+        self.pins = Pins(store.place, state_directory)
         self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self.check_store)
         self._states: dict[str, State] = {}
         self._seen: set[str] = set()  # artifacts whose state this process has compared with the store
@@ -51,11 +56,14 @@ class Project:
         self._document = self._open(create)
         self.id, self.made = _identity(self._document)
         self.format = FORMAT
-        self.pins.check_project(self.id)
+        try:
+            self.pins.check_project(self.id)
+        except OSError as error:
+            self._cannot_remember(error)
 
     def _open(self, create: bool) -> bytes:
         try:
-            return self.store.get(PROJECT_KEY)
+            return self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT)
         except KeyMissingError:
             if not create:
                 raise NotFoundError(f"no project at {self.url}; make one with `artifactmount --project {self.url} init`") from None
@@ -65,7 +73,7 @@ class Project:
             )
         document = _document()
         self.created = self.store.create(PROJECT_KEY, document)
-        return document if self.created else self.store.get(PROJECT_KEY)
+        return document if self.created else self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT)
 
     def check_store(self) -> None:
         """Once per process: make sure this store refuses to overwrite. Raises RefusedError for one that would not."""
@@ -75,7 +83,7 @@ class Project:
 
     def check_document(self) -> None:
         """Read project.json again. Raises CorruptError when it is damaged, ProjectMismatchError when it is another."""
-        if self.store.get(PROJECT_KEY) != self._document:
+        if self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT) != self._document:
             raise ProjectMismatchError(f"{self.url}: {PROJECT_KEY} changed while it was in use")
 
     def artifact(self, name: str) -> Artifact:
@@ -83,13 +91,13 @@ class Project:
         return Artifact(self.id, check_artifact(name))
 
     def names(self) -> list[str]:
-        """All artifacts of the project, in order."""
+        """All artifacts of the project, in order. What stands there with a name no artifact can have is not ours."""
         found: list[str] = []
         while True:
             page = self.store.list_prefixes("artifacts/", found[-1] if found else "")
             found += page
             if len(page) < 1000:
-                return found
+                return [name for name in found if NAME.fullmatch(name)]
 
     def known(self, name: str) -> State | None:
         """The newest state this process or the cache knows, without asking the store."""
@@ -100,6 +108,10 @@ class Project:
             except (CorruptError, NeedsNewerError):
                 return None
         return state
+
+    def proven(self, name: str) -> State | None:
+        """The newest state that this process has compared with the store. Asks nothing, reads nothing."""
+        return self._states.get(name) if name in self._seen else None
 
     def refresh(self, name: str) -> State:
         """The newest state of an artifact; seq is −1 when it does not exist. One request when there is nothing new.
@@ -131,7 +143,13 @@ class Project:
             return  # another thread was faster
         self._states[name] = state
         self.cache.state_put(self._state_key(name), encode_checkpoint(state))
-        self.pins.advance(name, state.seq, state.digest)
+        try:
+            self.pins.advance(name, state.seq, state.digest)
+        except OSError as error:  # what was committed is committed
+            self._cannot_remember(error)
+
+    def _cannot_remember(self, error: OSError) -> None:
+        _log.warning("what was seen of the project cannot be remembered in %s: %s", self.pins.path, error.strerror)
 
     def catalog(self, name: str) -> Catalog:
         """The runs and tables of an artifact."""
@@ -145,7 +163,7 @@ class Project:
             return
         seq, digest = pin
         if state.seq > seq:
-            digest_now = blake3(self.store.get(self.artifact(name).log_key(seq))).digest()
+            digest_now = blake3(self.store.get(self.artifact(name).log_key(seq), 0, ENTRY_LIMIT + 1)).digest()
         else:
             digest_now = state.digest if state.seq == seq else b""
         if digest_now != digest:
@@ -155,7 +173,7 @@ class Project:
             )
 
     def _state_key(self, name: str) -> bytes:
-        return b"state" + blake3(f"{self.url} {self.id} {name}".encode()).digest()
+        return b"state" + blake3(f"{self.store.place} {self.id} {name}".encode()).digest()
 
 
 def _document() -> bytes:

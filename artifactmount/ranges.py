@@ -103,8 +103,5 @@ class PackRanges:
                 left.append((session, first, last))
         return PackRanges(tuple(left))
 
-    def __and__(self, other: PackRanges) -> PackRanges:
-        return self - (self - other)
-
     def __le__(self, other: PackRanges) -> bool:
         return not (self - other)

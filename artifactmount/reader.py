@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 import trio
 
-from artifactmount.errors import ArtifactError
+from artifactmount.errors import ArtifactError, CorruptError, GoneError, KeyMissingError, ProjectMismatchError
 from artifactmount.fetch import Fetcher
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.rows import show_path
-from artifactmount.run import ChunkRef
+from artifactmount.run import ChunkRef, Run
 from artifactmount.state import State
 from artifactmount.tree import File, RunSlot
 
@@ -45,6 +45,7 @@ class _Flight:
     done: trio.Event
     result: Any = None
     error: BaseException | None = None
+    awaited: bool = False
 
 
 @dataclass(slots=True)
@@ -68,10 +69,12 @@ class Hopper:
         self._nursery = nursery
         self._flights: dict[Hashable, _Flight] = {}
         self._limiter = trio.CapacityLimiter(_THREADS)
+        self._warned = ""
 
     async def hop(self, key: Hashable, work: Callable[[], T]) -> T:
         """The result of `work`, done in a thread; raises what it raises. Giving up waiting does not stop it for others."""
         flight = self.begin(key, work)
+        flight.awaited = True
         await flight.done.wait()
         if flight.error is not None:
             raise flight.error
@@ -95,8 +98,10 @@ class Hopper:
         with trio.move_on_after(seconds):
             try:
                 await self.hop(key, work)
+            except ProjectMismatchError:
+                raise  # nothing that is known may be shown
             except ArtifactError as error:
-                _log.warning("%s", error)
+                self._warn(error)
                 return False
             return True
         return False
@@ -106,9 +111,17 @@ class Hopper:
             flight.result = await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
         except Exception as error:  # noqa: BLE001 - it is raised again, in everybody who waits
             flight.error = error
+            if not flight.awaited:
+                self._warn(error)
         finally:
             del self._flights[key]
             flight.done.set()
+
+    def _warn(self, error: BaseException) -> None:
+        """Say what nobody waits for, and what was survived; the same again and again only once."""
+        if str(error) != self._warned:
+            self._warned = str(error)
+            _log.warning("%s", error)
 
 
 class Reader:
@@ -130,9 +143,20 @@ class Reader:
     async def load(self, slot: RunSlot) -> None:
         """See to it that a slot's run is loaded."""
         if slot.run is None:
-            catalog = self._project.catalog(slot.artifact)
-            work = partial(catalog.run_of, slot.version, slot.digest)
-            slot.run = await self._hopper.hop(("run", slot.digest), work)
+            slot.run = await self._hopper.hop(("run", slot.digest), partial(self._load, slot))
+
+    def _load(self, slot: RunSlot) -> Run:
+        catalog, version, state = self._project.catalog(slot.artifact), slot.version, self._state(slot.artifact)
+        while True:
+            try:
+                return catalog.run_of(version, slot.digest)
+            except KeyMissingError as missing:  # stored elsewhere since (a new note, say), or gone
+                newer = self._project.refresh(slot.artifact)
+                if slot.digest not in newer.writers():
+                    raise GoneError(f"{slot.artifact}:v{version.n} was deleted, or what it builds on was") from missing
+                if newer.seq == state.seq and newer.writers()[slot.digest] == version:
+                    raise CorruptError(f"{slot.artifact}:v{version.n}: {missing}") from missing
+                state, version = newer, newer.writers()[slot.digest]
 
     async def target(self, file: File) -> bytes:
         """What a symlink points to."""

@@ -42,7 +42,7 @@ class Scan:
     bytes: int = 0
 
     def found(self) -> Iterator[Found]:
-        """Every path that may differ, in the order of rows. Listings are let go one by one."""
+        """Every path that may differ, in the order of rows."""
         listings, gone = iter(self.listings), iter(self.gone)
         listing, key = next(listings, None), next(gone, None)
         while listing is not None or key is not None:

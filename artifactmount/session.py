@@ -83,8 +83,12 @@ class Session:
             with suppress(ArtifactError):
                 yield Join()  # an upload under way would land after its session was swept
             state = (yield from append(self._artifact, self.state, close, self._writer)).state
-            live = {self._artifact.pack_key(pack) for pack in state.packs}  # of a commit that had taken effect, whatever failed after it
-            keys = yield from session_keys(self._artifact, session)
-            yield Delete(tuple(sorted(keys - live)))
+            yield from delete_garbage(self._artifact, state, session)
         except ArtifactError:
             pass  # the error that led here is the one to show; gc closes and sweeps what is left
+
+
+def delete_garbage(artifact: Artifact, state: State, session: int) -> Steps[None]:
+    """Delete everything of an ended session that is garbage in `state`. What a commit of it kept is live, and stays."""
+    keys = yield from session_keys(artifact, session)
+    yield Delete(tuple(key for key in sorted(keys) if (pack := artifact.pack_of(key)) is None or state.is_garbage(pack)))

@@ -2,8 +2,8 @@
 
 Knows nothing of versions, packs or stores. Rules: a stat is trusted only when kind, size, mtime, ctime and inode are those of the last
 scan *and* the file was not touched within the racy window of that scan (git, Documentation/technical/racy-git.adoc): a file written again
-within one tick of the clock keeps its timestamps. Everything is opened relative to the root's descriptor, so that paths of 4,095 bytes
-below a deep root still work, and without following links.
+within one tick of the clock keeps its timestamps. Everything is opened folder by folder from the root's descriptor, so that paths of 4,095
+bytes below a deep root still work, and without following links, also where one takes a folder's place meanwhile.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 import struct
+import threading
 import time
 from array import array
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from blake3 import blake3
 
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import NotFoundError, StagingError
-from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, mode_of, path_of, show_path
+from artifactmount.folders import Folders
+from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, mode_of, path_of, show_path, split_path
 
 #: FAT keeps times to 2 s, the coarsest file system that can hold a staging folder.
 RACY_WINDOW = 2_000_000_000
@@ -136,6 +138,7 @@ class Staging:
             raise StagingError(f"not a folder: {path} (a snapshot takes a folder; put the file in one)") from None
         except OSError as error:
             raise StagingError(f"cannot read {path}: {error.strerror}") from error
+        self._folders, self._lock = Folders(self._root), threading.Lock()
         status = os.fstat(self._root)
         self.key = blake3(f"{status.st_dev} {status.st_ino} ".encode() + os.fsencode(self.path)).digest()[:16]
 
@@ -143,6 +146,7 @@ class Staging:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._folders.close()
         os.close(self._root)
 
     def clock(self) -> int:
@@ -165,7 +169,10 @@ class Staging:
         """A descriptor of a file. Raises StagingError naming it."""
         try:
             # Without O_NONBLOCK, a FIFO that took the file's place since it was listed would wait for a writer for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=self._root)
+            with self._lock:
+                key, name = split_path(path)
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+                descriptor = os.open(name, flags, dir_fd=self._folders.open(key))
         except OSError as error:
             raise self.unreadable(path, error) from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -176,7 +183,9 @@ class Staging:
     def target(self, path: bytes) -> bytes:
         """What a symlink points to, as it is. Raises StagingError."""
         try:
-            return os.readlink(path, dir_fd=self._root)
+            with self._lock:
+                key, name = split_path(path)
+                return os.readlink(name, dir_fd=self._folders.open(key))
         except OSError as error:
             raise self.unreadable(path, error) from error
 
@@ -210,12 +219,8 @@ class Staging:
         path = path_of(key)
         found: list[tuple[bytes, os.stat_result]] = []
         try:
-            descriptor = os.open(path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._root)
-            try:
-                with os.scandir(descriptor) as entries:
-                    found = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries]
-            finally:
-                os.close(descriptor)
+            with self._lock, os.scandir(self._folders.open(key)) as entries:
+                found = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries]
         except OSError as error:
             raise self.unreadable(path, error) from error
         found.sort()

@@ -21,16 +21,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Read a key. Answer: its bytes; raises KeyMissingError."""
+    """Read a key. Answer: its bytes, at most `limit` of them: who decodes them sees that there were more. Raises KeyMissingError."""
 
     key: str
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
 class GetMany:
-    """Read several keys at once. Answer: a list of their bytes, None for a missing one."""
+    """Read several keys at once. Answer: a list of their bytes, at most `limit` of each; None for a missing one."""
 
     keys: tuple[str, ...]
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +144,10 @@ class _Crew:
 def perform(store: Store, step: Step) -> Any:
     """Do one step against a store, and wait for it."""
     match step:
-        case Get(key):
-            return store.get(key)
-        case GetMany(keys):
-            return _get_many(store, keys)
+        case Get(key, limit):
+            return store.get(key, 0, limit)
+        case GetMany(keys, limit):
+            return _get_many(store, keys, limit)
         case Create(key, data):
             return store.create(key, data)
         case Delete(keys):
@@ -160,10 +162,10 @@ def perform(store: Store, step: Step) -> Any:
             raise TypeError("only a driver can run steps side by side")
 
 
-def _get_many(store: Store, keys: tuple[str, ...]) -> list[bytes | None]:
+def _get_many(store: Store, keys: tuple[str, ...], limit: int) -> list[bytes | None]:
     def get(key: str) -> bytes | None:
         try:
-            return store.get(key)
+            return store.get(key, 0, limit)
         except KeyMissingError:
             return None
 

@@ -18,11 +18,10 @@ import tempfile
 
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import NotFoundError, RefusedError
-from artifactmount.rows import ROOT_KEY, split_key
+from artifactmount.folders import Folders
 from artifactmount.run import ChunkRef
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_DIRECTORIES = 128
 _PARTS = ".artifactmount-"
 _LEFT_FOLDER = re.compile(re.escape(_PARTS) + r"[a-z0-9_]{8}")
 _LEFT_PART = re.compile(r"[0-9a-f]{16}")
@@ -36,7 +35,7 @@ class Target:
         with _explained(self.path):
             os.makedirs(self.path, exist_ok=True)
             self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._open: dict[bytes, int] = {ROOT_KEY: self._root}
+        self._folders = Folders(self._root)
         self._parts: tuple[str, int] | None = None
         self._sweep()
         self.empty = not os.listdir(self._root)
@@ -45,8 +44,8 @@ class Target:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
+        self._folders.close()
+        os.close(self._root)
         if self._parts is not None:
             os.close(self._parts[1])
             shutil.rmtree(self._parts[0], ignore_errors=True)
@@ -55,31 +54,8 @@ class Target:
     def folder(self, key: bytes, *, make: bool = True) -> int:
         """A descriptor of a folder below the root, which stays open for the next few. Raises NotFoundError when it is missing (no `make`),
         RefusedError when something else is in its place."""
-        missing: list[bytes] = []
-        at = key
-        while at not in self._open:
-            at, name = split_key(at)
-            missing.append(name)
-        descriptor = self._open[at]
-        for name in reversed(missing):
-            at = at + b"\0" + name if at else name
-            descriptor = self._open[at] = self._enter(descriptor, name, at, make)
-            if len(self._open) > _OPEN_DIRECTORIES:
-                self._shut()
-        return descriptor
-
-    def _enter(self, parent: int, name: bytes, key: bytes, make: bool) -> int:
-        where = self._show(key)
-        with _explained(where):
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=parent)
-            return os.open(name, _DIRECTORY, dir_fd=parent)
-
-    def _shut(self) -> None:
-        """Close those that were opened first, but the root: a path may have more levels than a process may have files open."""
-        for key in list(self._open)[1 : _OPEN_DIRECTORIES // 2]:
-            os.close(self._open.pop(key))
+        with _explained(self._show(key)):
+            return self._folders.open(key, make=make)
 
     def _show(self, key: bytes) -> str:
         return os.path.join(self.path, os.fsdecode(key.replace(b"\0", b"/")))

@@ -207,11 +207,6 @@ def _file(slot: RunSlot, row: int, mode: int, size: int, mtime: int) -> Attribut
     return Attributes(inode, stat.S_IFREG | (0o555 if is_executable(mode) else 0o444), size, mtime, lasting=True)
 
 
-def directory_key(place: Directory) -> bytes:
-    """The key of a directory in its version's table."""
-    return place.slot.table.key_of(place.row)
-
-
 def as_directory(place: Place) -> NamespaceRoot | ArtifactDirectory | Directory:
     """`place`, or NotDirectoryError."""
     if isinstance(place, (Link, File)):

@@ -1,4 +1,4 @@
-"""Every byte of a project, or of one version, read from the store and checked; what is wrong is listed, not raised. Trusts no cache.
+"""Every byte of a project, or of one version, read from the store and checked; what is wrong is listed, not raised.
 
 What is checked: project.json; the log, entry by entry from the first, with what each refused act says; the checkpoints; every live pack
 (table, stored bytes, each chunk's digest); each live version's card, run and manifest; and that every place a run names holds that chunk.
@@ -17,12 +17,12 @@ from artifactmount.artifact import Artifact, read_entries
 from artifactmount.card import Card
 from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError
 from artifactmount.fold import fold
-from artifactmount.log import CHECKPOINT_EVERY, decode_entry, encode_checkpoint, entry_digest
+from artifactmount.log import CHECKPOINT_EVERY, CHECKPOINT_LIMIT, decode_entry, encode_checkpoint, entry_digest
 from artifactmount.names import Reference, resolve
-from artifactmount.pack import TableRow, decode, decode_table, open_chunk
+from artifactmount.pack import PACK_BYTES, TableRow, decode, decode_table, open_chunk
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
-from artifactmount.ranges import PackId
+from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import show_path
 from artifactmount.run import ChunkRef, Run
 from artifactmount.state import State, Version
@@ -104,7 +104,7 @@ class _Verification:
             return
         key = self._artifact.checkpoint_key(state.seq)
         try:
-            stored = self._project.store.get(key)
+            stored = self._project.store.get(key, 0, CHECKPOINT_LIMIT + 1)
         except KeyMissingError:
             return  # derived: it costs readers time only
         if stored != encode_checkpoint(state):
@@ -133,10 +133,14 @@ class _Verification:
         counts = version.counts
         if table.count != counts.files + counts.directories + counts.symlinks + counts.references:
             self._report.problems.append(f"{where}: its files are not as many as its log entry says")
+        if PackRanges.of(runs[0].packs) != version.packs:
+            self._report.problems.append(f"{where}: its log entry does not name the packs that its run names")
         for run in runs:
-            for pack in sorted(set(run.packs) | set(version.packs if run is runs[0] else ())):
-                if state.resolve(pack) not in state.packs:
-                    self._report.problems.append(f"{where}: names {self._artifact.pack_key(pack)}, which is not live")
+            self._report.problems += [
+                f"{where}: names {self._artifact.pack_key(pack)}, which is not live"
+                for pack in run.packs
+                if state.resolve(pack) not in state.packs
+            ]
             self._places(state, where, run)
 
     def _places(self, state: State, where: str, run: Run) -> None:
@@ -209,7 +213,7 @@ class _Packs:
     def _read(self, pack: PackId) -> _Read:
         key = self._artifact.pack_key(pack)
         try:
-            stored = self._project.store.get(key)
+            stored = self._project.store.get(key, 0, PACK_BYTES)
             rows = decode_table(stored)
         except (CorruptError, KeyMissingError) as error:
             return _Read(None, [f"{key}: {error}"], 0)

@@ -100,11 +100,6 @@ class Environment:
         value: bytes | None = self._read(lambda txn: txn.get(key, db=self._tables[table]), None)
         return value
 
-    def get_many(self, table: str, keys: Iterable[bytes]) -> list[bytes | None]:
-        """The values in the order of the keys, None for a missing one."""
-        wanted = list(keys)
-        return self._read(lambda txn: [txn.get(key, db=self._tables[table]) for key in wanted], [None] * len(wanted))
-
     def items(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
         """Everything whose key begins with `prefix`, in order."""
         return self._read(lambda txn: list(_scan(txn, self._tables[table], prefix)), [])

@@ -10,11 +10,14 @@ import struct
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from blake3 import blake3
+
 from artifactmount.cache import Cache
 from artifactmount.pack import Place
 from artifactmount.ranges import PackId
 
 _PLACE = struct.Struct("<QIIII32s")  # session, number, offset, stored and plain length; the digest of the run
+_CHECK = 8  # bytes of BLAKE3 behind it: the index proves nothing of itself, and a place goes into a commit
 
 
 class PlaceIndex:
@@ -45,9 +48,10 @@ class PlaceIndex:
         def add(txn: Any) -> None:
             places = self._index.table("places")
             for digest, place in found:
-                if self._open(txn.get(self._artifact + digest, db=places)) is None:
+                key = self._artifact + digest
+                if self._open(key, txn.get(key, db=places)) is None:
                     value = _PLACE.pack(place.pack.session, place.pack.number, place.offset, place.stored, place.plain, run)
-                    txn.put(self._artifact + digest, value, db=places)
+                    txn.put(key, value + _check(key, value), db=places)
             txn.put(self._artifact + run, b"", db=self._index.table("runs"))
 
         if not self._index.change(add):
@@ -57,10 +61,15 @@ class PlaceIndex:
         """A live place of a chunk, or None."""
         if self._memory is not None and digest in self._memory:
             return self._memory[digest]
-        return self._open(self._index.get("places", self._artifact + digest))
+        key = self._artifact + digest
+        return self._open(key, self._index.get("places", key))
 
-    def _open(self, value: bytes | None) -> Place | None:
-        if value is None or len(value) != _PLACE.size:
+    def _open(self, key: bytes, value: bytes | None) -> Place | None:
+        if value is None or len(value) != _PLACE.size + _CHECK or value[_PLACE.size :] != _check(key, value[: _PLACE.size]):
             return None
-        session, number, offset, stored, plain, run = _PLACE.unpack(value)
+        session, number, offset, stored, plain, run = _PLACE.unpack_from(value)
         return Place(PackId(session, number), offset, stored, plain) if run in self._live else None
+
+
+def _check(key: bytes, value: bytes) -> bytes:
+    return blake3(key + value).digest(_CHECK)

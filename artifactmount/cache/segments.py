@@ -35,17 +35,19 @@ class Segments:
     def __init__(self, path: str, index: Environment, budget: int) -> None:
         self._path, self._index, self._budget = path, index, budget
         self._limit = max(budget // _SHARE, min(_SMALLEST, budget))
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of the segment being written
+        self._reading = threading.RLock()  # of the descriptors: apart, so that a reader never waits for a writer's disk
         self._descriptors: OrderedDict[int, int] = OrderedDict()
         self._touched: dict[int, float] = {}
         self._mine: tuple[int, int, int] | None = None  # segment, descriptor, bytes
 
     def close(self) -> None:
         """Close all files."""
-        with self._lock:
+        with self._reading:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
             self._descriptors.clear()
+        with self._lock:
             self._end_mine()
 
     # -- reading -------------------------------------------------------------------------------------------------------------------
@@ -63,7 +65,7 @@ class Segments:
         return None
 
     def _read(self, segment: int, offset: int, length: int) -> bytes | None:
-        with self._lock:
+        with self._reading:
             descriptor = self._descriptors.get(segment)
             try:
                 if descriptor is None:
@@ -83,9 +85,10 @@ class Segments:
 
     def _close_gone(self) -> None:
         """Let go of evicted segments: an unlinked file takes its place on the disk for as long as it is open."""
-        for segment, descriptor in list(self._descriptors.items()):
-            if os.fstat(descriptor).st_nlink == 0:
-                os.close(self._descriptors.pop(segment))
+        with self._reading:
+            for segment, descriptor in list(self._descriptors.items()):
+                if os.fstat(descriptor).st_nlink == 0:
+                    os.close(self._descriptors.pop(segment))
 
     def _touch(self, segment: int) -> None:
         """Last use is the file's mtime: seen by all processes, and no write to the index."""

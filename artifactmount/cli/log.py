@@ -10,7 +10,7 @@ import click
 
 from artifactmount.acts import Commit, DeleteArtifact, DeleteVersion, Describe, Op, Purge, PutVersion, RemoveAlias, SetAlias, act_to_json
 from artifactmount.cli.settings import Settings
-from artifactmount.cli.text import json_option, moment, path, plural, print_json, size
+from artifactmount.cli.text import json_option, moment, path, plain, plural, print_json, size
 from artifactmount.errors import NotFoundError, UsageError
 from artifactmount.history import Event, change_of, changes, events
 from artifactmount.names import parse
@@ -57,7 +57,7 @@ def _of_artifact(project: Project, name: str, state: State, files: bool) -> Iter
         facts: dict[str, Any] = {"artifact": name, "seq": entry.seq, "time": entry.time, "actor": entry.actor, "tool": entry.tool}
         facts |= {"act": act_to_json(entry.act), "refused": event.refusal}
         said = _line(name, event)
-        line = f"{moment(entry.time)}  {entry.actor}  {said}" if said else ""
+        line = f"{moment(entry.time)}  {plain(entry.actor)}  {plain(said)}" if said else ""
         if files and isinstance(entry.act, Commit):
             shown = [change for op in entry.act.ops if isinstance(op, PutVersion) for change in _changes(project, name, state, op.n)]
             facts["files"] = [
@@ -112,6 +112,6 @@ def _of_path(project: Project, name: str, state: State, target: bytes) -> Iterat
         if letter is not None:
             found = True
             facts = {"version": f"v{version.n}", "change": letter, "time": version.time, "actor": version.actor}
-            yield facts, f"{moment(version.time)}  {version.actor}  {letter} {name}:v{version.n}/{path(target)}"
+            yield facts, f"{moment(version.time)}  {plain(version.actor)}  {letter} {name}:v{version.n}/{path(target)}"
     if not found:
         raise NotFoundError(f"no live version of {name} ever had {show_path(target)}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from artifactmount.cli.settings import Settings
-from artifactmount.cli.text import iso, json_option, moment, path, print_json, size, table
+from artifactmount.cli.text import iso, json_option, moment, path, plain, print_json, size, table
 from artifactmount.errors import NotFoundError
 from artifactmount.manifest import MISSING, Table
 from artifactmount.names import Reference, parse, resolve
@@ -84,7 +84,7 @@ def _versions(state: State, long: bool, as_json: bool) -> None:
 
 
 def _columns(version: Version) -> tuple[str, ...]:
-    return f"v{version.n}", moment(version.time), f"{version.counts.files}", size(version.counts.bytes), version.actor
+    return f"v{version.n}", moment(version.time), f"{version.counts.files}", size(version.counts.bytes), plain(version.actor)
 
 
 def version_facts(version: Version, aliases: list[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import click
 
 from artifactmount.cli.ls import version_facts
 from artifactmount.cli.settings import Settings
-from artifactmount.cli.text import json_option, moment, plural, print_json, size
+from artifactmount.cli.text import json_option, moment, plain, plural, print_json, size
 from artifactmount.errors import UsageError
 from artifactmount.names import Reference, parse, resolve
 from artifactmount.project import Project
@@ -66,14 +66,14 @@ def _show_version(project: Project, reference: Reference, as_json: bool) -> None
         return
     counts = version.counts
     kinds = [(counts.files, "file"), (counts.directories, "folder"), (counts.symlinks, "symlink"), (counts.references, "reference")]
-    print(f"version   {reference.artifact}:v{version.n} ({state.type})")
+    print(f"version   {reference.artifact}:v{version.n} ({plain(state.type)})")
     print(f"digest    {version.digest.hex()}")
     print(f"aliases   {' '.join(aliases)}".rstrip())
-    print(f"made      {moment(version.time)} by {version.actor}")
+    print(f"made      {moment(version.time)} by {plain(version.actor)}")
     print(f"holds     {', '.join(plural(n, word) for n, word in kinds if n) or 'nothing'}")
     print(f"changed   +{counts.added} ~{counts.changed} -{counts.removed} against {facts['base'] or 'nothing'}")
     print(f"size      tracks {size(counts.bytes)}, added {size(counts.adds)}")
     if card.note:
-        print(f"note      {card.note}")
+        print(f"note      {plain(card.note)}")
     for key, value in card.metadata.items():
-        print(f"metadata  {key} = {value}")
+        print(f"metadata  {plain(key)} = {plain(value)}")

@@ -28,12 +28,15 @@ def size(count: int) -> str:
     return f"{value:.1f} ZB"
 
 
+def plain(text: object) -> str:
+    """What a store or another user says, on one line and without what moves a terminal's cursor."""
+    return "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else "?" for char in str(text))
+
+
 def path(name: bytes | str) -> str:
     """A name as it is; on a terminal, control characters as question marks, as ls does."""
     text = os.fsdecode(name)
-    if sys.stdout.isatty():
-        text = "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else "?" for char in text)
-    return text
+    return plain(text) if sys.stdout.isatty() else text
 
 
 def moment(time: str | int) -> str:
@@ -42,7 +45,7 @@ def moment(time: str | int) -> str:
         when = datetime.fromisoformat(time) if isinstance(time, str) else datetime.fromtimestamp(time / 1e9, UTC)
         return when.astimezone().strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):
-        return str(time)
+        return plain(time)
 
 
 def iso(nanoseconds: int) -> str:

@@ -29,6 +29,7 @@ class Store(Protocol):
     """The five calls. All may raise StoreError; threads may share one store."""
 
     url: str
+    place: str  # the URL, and the server where that is not said by it: what tells two stores apart
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         """The bytes [start, stop) of a key; fewer only where the key ends. Raises KeyMissingError.

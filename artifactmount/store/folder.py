@@ -27,7 +27,7 @@ class FolderStore:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
-        self.url = self.path
+        self.url = self.place = self.path
         self._temporary = os.path.join(self.path, _TEMPORARY)
         self._swept = False
 

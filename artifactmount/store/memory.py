@@ -15,7 +15,7 @@ class MemoryStore:
     """Keys in a dict, under a lock."""
 
     def __init__(self, url: str = "memory:") -> None:
-        self.url = url
+        self.url = self.place = url
         self._lock = threading.Lock()
         self._values: dict[str, tuple[bytes, float]] = {}
         self._keys: list[str] = []

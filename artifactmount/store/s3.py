@@ -1,7 +1,7 @@
 """A store in an S3 bucket, through boto3. Only what every good server honours: PUT with If-None-Match, ranged GET, listing, batch delete.
 
-Configured by the standard AWS variables, files and profiles, nothing of our own. No multipart: nothing stored is larger than 16 MiB. What
-servers differ in was found by trying them (README, "Which stores").
+Configured by the standard AWS variables, files and profiles, nothing of our own. No multipart: packs are at most 16 MiB, and a
+checkpoint grows by half a KiB a version. What servers differ in was found by trying them (README, "Which stores").
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from artifactmount.errors import (
     DeniedError,
     KeyMissingError,
     NotFoundError,
+    NotSentError,
     StoreError,
     UnreachableError,
     UsageError,
@@ -36,6 +37,8 @@ _DENIED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureD
 # Not SSLError: it may also come with the answer, after the request was done.
 _NOT_SENT = {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "NoCredentialsError"}
 _BUSY = (500, 502, 503, 504)
+#: Refusals that say nothing of what became of an earlier attempt, or ask to try again. Every other 4xx was refused before it was done.
+_UNDECIDED = (408, 409, 412, 429)
 _READ_TRIES = 4
 
 
@@ -45,6 +48,8 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str = "", *, pool: int = 32, connect: float = 5, read: float = 30) -> None:
         self._bucket, self._prefix = bucket, prefix + "/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        self.place = f"{self.url} {endpoint}".rstrip()
         self._pool, self._timeouts = pool, (connect, read)
         self._lock = threading.Lock()
         self._clients: dict[int, S3Client] = {}
@@ -239,6 +244,11 @@ class S3Store:
             return KeyMissingError(key)
         if code in _DENIED:
             return DeniedError(f"{self.url}/{key}: denied ({code}); these credentials may not do this here")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status in (401, 403):
+            return DeniedError(f"{self.url}/{key}: {_short(error)}")
+        if 400 <= status < 500 and status not in _UNDECIDED:
+            return NotSentError(f"{self.url}/{key}: {_short(error)}")
         return StoreError(f"{self.url}/{key}: {_short(error)}")
 
 

@@ -266,8 +266,8 @@ class World:
 
     def _do(self, step: Step) -> Any:
         match step:
-            case GetMany(keys):
-                return [self._get(key) for key in keys]
+            case GetMany(keys, limit):
+                return [self._get(key, limit) for key in keys]
             case Delete(keys):
                 self.deleting(keys)
                 return self.store.delete(keys)
@@ -275,8 +275,8 @@ class World:
                 return perform(self.store, step)
         raise TypeError(f"not a request: {step!r}")
 
-    def _get(self, key: str) -> bytes | None:
+    def _get(self, key: str, limit: int) -> bytes | None:
         try:
-            return self.store.get(key)
+            return self.store.get(key, 0, limit)
         except KeyMissingError:
             return None

@@ -186,7 +186,7 @@ class LosesAnswers:
     """
 
     def __init__(self, store: Store, *, creates: int = 1, reads: int = 0) -> None:
-        self.url = store.url
+        self.url, self.place = store.url, store.place
         self.store = store
         self._creates, self._reads = creates, reads
         self._lost = False

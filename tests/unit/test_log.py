@@ -224,7 +224,7 @@ def test_any_history(data: st.DataObject) -> None:
         assert decode_checkpoint(encode_checkpoint(state)) == state
         named = [pack for v in state.versions.values() for pack in (*v.metadata.packs, *v.packs)]
         assert state.packs == PackRanges.of(state.resolve(pack) for pack in named)
-        assert not state.packs & state.trash
+        assert not set(state.packs) & set(state.trash)
         assert all(state.is_garbage(pack) for pack in garbage)
         garbage |= {PackId(s, n) for s in range(state.seq + 1) for n in range(2) if state.is_garbage(PackId(s, n))}
         assert [v.base for v in state.versions.values()] == [None, *list(state.versions)[:-1]][: len(state.versions)]
