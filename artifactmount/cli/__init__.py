@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("log", "Show who did what when."),
     "diff": ("diff", "Show what differs between two versions."),
     "alias": ("alias", "Point aliases to a version, or remove them."),
+    "du": ("du", "Show what versions cost."),
+    "delete": ("delete", "Delete versions, and every byte that no other version uses."),
     "show": ("show", "Show everything known of a version, or of the project."),
     "download": ("download", "Copy a version, or a part of it, to real files."),
     "verify": ("verify", "Read every byte and say what is wrong."),
@@ -126,5 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int, command: str = "artifactmount") -> int:
     if os.environ.get("ARTIFACTMOUNT_DEBUG"):
         traceback.print_exc()
-    print(f"{command}: {' '.join(message.splitlines())}", file=sys.stderr)
+    from artifactmount.cli.text import plain
+
+    print(f"{command}: {plain(' '.join(message.splitlines()))}", file=sys.stderr)
     return code

@@ -1,0 +1,106 @@
+"""`artifactmount delete`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import click
+
+from artifactmount.cli.settings import Settings
+from artifactmount.cli.text import json_option, plural, print_json, size
+from artifactmount.delete import Deleted, delete_artifact, delete_versions
+from artifactmount.errors import NotFoundError, UsageError
+from artifactmount.names import number_of, parse, resolve
+from artifactmount.project import Project
+
+_RANGE = re.compile(r"(.+):(v[0-9]+)\.\.(v[0-9]+)")
+
+
+@click.command(epilog="Example: artifactmount delete animals:v0   or   artifactmount delete animals:v0..v9 --yes")
+@click.argument("what", metavar="ARTIFACT:V…", nargs=-1, required=True)
+@click.option("--all", "everything", is_flag=True, help="Delete all versions of ARTIFACT, and its aliases.")
+@click.option("--delete-aliases", is_flag=True, help="Let aliases of the versions go with them; else they make it refuse.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def delete(
+    settings: Settings, what: tuple[str, ...], everything: bool, delete_aliases: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    """Delete versions, and every byte that no other version uses.
+
+    The bytes are gone from the store when this returns. What other versions use stays, and is charged to the oldest of them.
+    ARTIFACT:v0..v9 means all versions between. Deleted numbers are never used again.
+    """
+    with settings.open() as project:
+        name, numbers = _chosen(project, what, everything)
+        if not (dry_run or yes):
+            _ask(name, numbers, everything)
+        if everything and not dry_run:
+            done = delete_artifact(project, name)
+        else:
+            done = delete_versions(project, name, numbers, delete_aliases=delete_aliases or everything, dry_run=dry_run)
+    if as_json:
+        print_json({"artifact": name, "dry_run": dry_run, **_facts(done)})
+    else:
+        _print(name, done, dry_run)
+
+
+def _chosen(project: Project, what: tuple[str, ...], everything: bool) -> tuple[str, list[int]]:
+    """The artifact and the numbers of its versions that are meant."""
+    names: set[str] = set()
+    numbers: list[int] = []
+    for text in what:
+        between = _RANGE.fullmatch(text)
+        reference = parse(between[1] if between else text)
+        names.add(reference.artifact)
+        if reference.path or len(names) > 1:
+            raise UsageError("delete takes versions of one artifact, not paths in them")
+        state = project.existing(reference.artifact)
+        if everything:
+            if reference.version is not None or len(what) > 1:
+                raise UsageError(f"--all takes the artifact alone: artifactmount delete {reference.artifact} --all")
+            numbers = list(state.versions)
+        elif between:
+            first, last = number_of(between[2]) or 0, number_of(between[3]) or 0
+            found = [n for n in state.versions if first <= n <= last]
+            if not found:
+                raise NotFoundError(f"no version of {text}; `artifactmount ls {reference.artifact}` lists them")
+            numbers += found
+        elif reference.version is None:
+            raise UsageError(f"say which version: {reference.artifact}:vN; or --all for all of them")
+        else:
+            number = number_of(reference.version)
+            numbers.append(resolve(state, reference).n if number is None or number in state.versions else number)
+    return names.pop(), sorted(set(numbers))
+
+
+def _ask(name: str, numbers: list[int], everything: bool) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("nobody to ask here: say --yes, or --dry-run to see what would be done")
+    some = ", ".join(f"v{n}" for n in numbers[:10]) + (", …" if len(numbers) > 10 else "")
+    click.confirm(f"Delete {f'all of {name}' if everything else name} ({some}) for good?", abort=True, err=True)
+
+
+def _facts(done: Deleted) -> dict[str, Any]:
+    return {
+        "versions": [f"v{n}" for n in done.versions],
+        "freed": done.freed,
+        "packs": done.packs,
+        "rewritten": done.rewritten,
+        "passed": {f"v{n}": more for n, more in done.passed.items()},
+    }
+
+
+def _print(name: str, done: Deleted, dry_run: bool) -> None:
+    would = "would delete" if dry_run else "deleted"
+    if not done.versions:
+        print(f"{name}: nothing to delete, it is gone already")
+        return
+    versions = ", ".join(f"v{n}" for n in done.versions[:10]) + (f" … ({len(done.versions)})" if len(done.versions) > 10 else "")
+    anew = f", {plural(done.rewritten, 'pack')} written anew" if done.rewritten else ""
+    print(f"{name}: {would} {versions}: {size(done.freed)} in {plural(done.packs, 'pack')} freed{anew}")
+    for n, more in done.passed.items():
+        print(f"{name}:v{n} is charged for {size(more)} more")

@@ -1,0 +1,334 @@
+"""Versions leave, and with them, before the command returns, every byte that no other version uses.
+
+The whole of it is a generator of steps, walked through in docs/protocol.md, "Delete". Liveness is of a place, never of a digest: a chunk
+in a pack is live while the run of a live version names it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from blake3 import blake3
+
+from artifactmount.acts import Act, Close, Commit, Counts, DeleteArtifact, DeleteVersion, Move, Op, RemoveAlias, ReplaceRun, SetAlias
+from artifactmount.artifact import Artifact, Writer, append, finish_trash, head
+from artifactmount.catalog import Catalog
+from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, OutcomeUnknownError, RefusedError, StoreError
+from artifactmount.fold import LATEST
+from artifactmount.pack import PACK_BYTES, PACK_LIMIT, PackBuilder, decode
+from artifactmount.packer import Packer
+from artifactmount.project import Project
+from artifactmount.ranges import PackId, PackRanges
+from artifactmount.run import Run
+from artifactmount.session import Session, SessionClosedError, delete_garbage
+from artifactmount.squash import squash
+from artifactmount.state import State, Version
+from artifactmount.steps import GetMany, Join, Local, Steps, drive
+
+_TRIES = 3
+#: Packs read at once to be written anew, each up to 16 MiB: this bounds the memory.
+_AT_ONCE = 4
+
+#: A chunk's place as far as liveness goes: the pack where it is now, and its digest.
+_Places = dict[PackId, dict[bytes, int]]
+
+
+@dataclass(slots=True)
+class Deleted:
+    """What a deletion did, or would do: versions that go; plain bytes that leave the store; packs that leave it, and how many of them were
+    written anew for what is still live in them; and by version, the plain bytes that it is charged for from now on."""
+
+    versions: list[int] = field(default_factory=list)
+    freed: int = 0
+    packs: int = 0
+    rewritten: int = 0
+    passed: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """A deletion worked out on one state: the new runs of versions whose base goes, what is still live of packs that die in part, and what
+    dies."""
+
+    gone: list[int]
+    runs: dict[int, Run]
+    partly: dict[PackId, frozenset[bytes]]
+    dead: _Places
+
+
+def delete_versions(project: Project, name: str, numbers: Iterable[int], *, delete_aliases: bool = False, dry_run: bool = False) -> Deleted:
+    """Delete versions. Those that are gone already are no error: what they left is cleaned up.
+
+    Raises NotFoundError for numbers that never were; RefusedError when other aliases than `latest` point to them (not with
+    `delete_aliases`); StoreError when something could not be removed; OutcomeUnknownError.
+    """
+    deletion = Deletion(project.artifact(name), project.catalog(name), project.writer, set(numbers), delete_aliases)
+    known = project.refresh(name)
+    if known.seq < 0:
+        raise NotFoundError(f"no artifact {name} in {project.url}; `artifactmount ls` lists what there is")
+    if dry_run:
+        return deletion.preview(known)
+    state, deleted = drive(project.store, deletion.steps(known))
+    project.remember(name, state)
+    return deleted
+
+
+def delete_artifact(project: Project, name: str) -> Deleted:
+    """Delete all versions of an artifact, its aliases, and everything that sessions left. The log says so, and its numbers go on.
+
+    Raises NotFoundError, StoreError, OutcomeUnknownError.
+    """
+    state, deleted = drive(project.store, _delete_all(project.artifact(name), project.existing(name), project.writer))
+    project.remember(name, state)
+    return deleted
+
+
+def _delete_all(artifact: Artifact, known: State, writer: Writer) -> Steps[tuple[State, Deleted]]:
+    sessions: frozenset[int] = frozenset()
+    deleted = Deleted()
+
+    def make(state: State) -> Steps[Act | None]:
+        nonlocal sessions, deleted
+        yield from ()
+        sessions = state.open
+        deleted = Deleted(list(state.versions), 0, len(state.packs))
+        return Commit(None, PackRanges(), (DeleteArtifact(),)) if state.versions or state.open else None
+
+    state = (yield from append(artifact, known, make, writer)).state
+    state = yield from finish_trash(artifact, state, writer)
+    for session in sorted(sessions):
+        yield from delete_garbage(artifact, state, session)
+    _confirm(artifact, state)
+    return state, deleted
+
+
+def _confirm(artifact: Artifact, state: State) -> None:
+    if state.trash:
+        raise StoreError(
+            f"{artifact.name}: deleted, but {len(state.trash)} packs could not be removed from the store yet; run the command again"
+        )
+
+
+class Deletion:
+    """One deletion of versions under way."""
+
+    def __init__(self, artifact: Artifact, catalog: Catalog, writer: Writer, numbers: set[int], delete_aliases: bool) -> None:
+        self._artifact, self._catalog, self._writer = artifact, catalog, writer
+        self._numbers, self._delete_aliases = numbers, delete_aliases
+        self._begin(artifact.empty())
+
+    def _begin(self, state: State) -> None:
+        self._session = Session(self._artifact, self._writer, state)
+        self._packer = Packer(self._artifact, self._session.open)
+        self._copies: dict[tuple[tuple[PackId, frozenset[bytes]], ...], PackId] = {}
+        self._kept: frozenset[PackId] = frozenset()
+        self._deleted = Deleted()
+
+    def preview(self, state: State) -> Deleted:
+        """What the deletion would do in this state."""
+        gone = self._gone(state)
+        plan = self._plan(state, gone)
+        return self._told(state, plan, {n: self._counts(state, plan, n) for n in plan.runs})
+
+    def steps(self, known: State) -> Steps[tuple[State, Deleted]]:
+        """The whole deletion: the state after it, and what it did."""
+        state = yield from head(self._artifact, known)
+        try:
+            closed_before = 0
+            while True:
+                self._session.state = state
+                try:
+                    state = yield from finish_trash(self._artifact, state, self._writer)
+                    appended = yield from append(self._artifact, state, self._make, self._writer)
+                    break
+                except SessionClosedError as closed:
+                    state, closed_before = closed.state, closed_before + 1
+                    if closed_before == _TRIES:
+                        raise RefusedError(
+                            f"{self._artifact.name}: the session was closed {_TRIES} times; is `gc --grace` too short?"
+                        ) from closed
+                    with suppress(ArtifactError):
+                        yield Join()
+                    self._begin(state)
+        except (OutcomeUnknownError, KeyboardInterrupt):
+            raise  # the commit may have taken effect: nothing is cleaned up
+        except (ArtifactError, OSError):
+            yield from self._session.give_up()
+            raise
+        self._session.state = appended.state
+        yield from self._session.delete_leftovers(self._packer.used, self._kept)
+        state = yield from finish_trash(self._artifact, appended.state, self._writer)
+        _confirm(self._artifact, state)
+        return state, self._deleted
+
+    # -- the decision --------------------------------------------------------------------------------------------------------------
+    def _gone(self, state: State) -> list[int]:
+        never = sorted(n for n in self._numbers if n >= state.next)
+        if never:
+            raise NotFoundError(f"no version {self._artifact.name}:v{never[0]}; `artifactmount ls {self._artifact.name}` lists them")
+        gone = [n for n in state.versions if n in self._numbers]
+        held = sorted(alias for alias, n in state.aliases.items() if n in self._numbers and alias != LATEST)
+        if held and not self._delete_aliases:
+            raise RefusedError(
+                f"{self._artifact.name}: {', '.join(f'{alias} -> v{state.aliases[alias]}' for alias in held)}: move the aliases first, "
+                "or let them go with --delete-aliases"
+            )
+        return gone
+
+    def _make(self, state: State) -> Steps[Act | None]:
+        self._session.check(state)
+        gone = self._gone(state)
+        self._kept = frozenset()
+        if not gone:
+            self._deleted = Deleted()
+            return None if self._session.id is None else Close(self._session.id)
+        plan: _Plan = yield Local(lambda: self._plan(state, gone))
+        counts = {n: self._counts(state, plan, n) for n in plan.runs}
+        moves = yield from self._rewrite(plan.partly)
+        ops: list[Op] = [DeleteVersion(n) for n in gone]
+        kept = set(moves.values())
+        for n, run in plan.runs.items():
+            version = state.versions[n]
+            card, full = yield Local(partial(self._stored, version))
+            metadata = yield from self._packer.store_metadata(card, bytes(run.buffer), full)
+            kept |= set(metadata.packs)
+            ops.append(ReplaceRun(n, self._below(state, gone, n), counts[n], metadata, PackRanges.of(run.packs)))
+        if moves:
+            ops.append(Move(tuple(sorted(moves.items()))))
+        ops += self._alias_ops(state, gone)
+        self._kept = frozenset(kept)
+        self._deleted = self._told(state, plan, counts)
+        return Commit(self._session.id, PackRanges.of(kept), tuple(ops))
+
+    def _stored(self, version: Version) -> tuple[bytes, bytes]:
+        """Card and whole manifest (or nothing) of a version, to be stored again beside another run."""
+        full = bytes(self._catalog.full(version).buffer) if version.metadata.full is not None else b""
+        return self._catalog.card(version).encode(), full
+
+    @staticmethod
+    def _below(state: State, gone: list[int], n: int) -> int | None:
+        return max((m for m in state.versions if m < n and m not in gone), default=None)
+
+    @staticmethod
+    def _alias_ops(state: State, gone: list[int]) -> Iterator[Op]:
+        yield from (RemoveAlias(alias) for alias, n in sorted(state.aliases.items()) if n in gone and alias != LATEST)
+        if state.aliases[LATEST] in gone:
+            highest = max((n for n in state.versions if n not in gone), default=None)
+            yield RemoveAlias(LATEST) if highest is None else SetAlias(LATEST, highest)
+
+    def _told(self, state: State, plan: _Plan, counts: dict[int, Counts]) -> Deleted:
+        passed = {n: counts[n].adds - state.versions[n].counts.adds for n in plan.runs}
+        dead = [pack for pack in plan.dead if pack not in plan.partly]
+        return Deleted(
+            plan.gone,
+            sum(sum(chunks.values()) for chunks in plan.dead.values()),
+            len(dead) + sum(len(state.versions[n].metadata.packs) for n in (*plan.gone, *plan.runs)),
+            len(plan.partly),
+            {n: more for n, more in passed.items() if more},
+        )
+
+    # -- what lives on -------------------------------------------------------------------------------------------------------------
+    def _plan(self, state: State, gone: list[int]) -> _Plan:
+        runs, old = self._squashed(state, gone)
+        before: _Places = {}
+        for run in old:
+            _collect(state, run, before, None)
+        after: _Places = {}
+        for n, version in state.versions.items():
+            if n not in gone:
+                _collect(state, runs.get(n) or self._catalog.run(version), after, before.keys())
+        dead = {pack: {d: size for d, size in chunks.items() if d not in after.get(pack, {})} for pack, chunks in before.items()}
+        dead = {pack: chunks for pack, chunks in dead.items() if chunks}
+        partly = {pack: frozenset(after[pack]) for pack in dead if pack in after}
+        return _Plan(gone, runs, partly, dead)
+
+    def _squashed(self, state: State, gone: list[int]) -> tuple[dict[int, Run], list[Run]]:
+        """The new runs of the versions right above deleted ones, and the old runs that go."""
+        runs: dict[int, Run] = {}
+        old: list[Run] = []
+        waiting: list[Run] = []
+        for n, version in state.versions.items():
+            if n in gone:
+                waiting.append(self._catalog.run(version))
+            elif waiting:
+                waiting.append(self._catalog.run(version))
+                old += waiting
+                runs[n] = _squash_all(waiting)
+                waiting = []
+        return runs, old + waiting
+
+    def _counts(self, state: State, plan: _Plan, n: int) -> Counts:
+        """A version's counts with its new run: `adds` are the chunks that no live version below names."""
+        run, below = plan.runs[n], _Places()
+        mine: _Places = {}
+        _collect(state, run, mine, None)
+        for m, version in state.versions.items():
+            if m < n and m not in plan.gone:
+                _collect(state, plan.runs.get(m) or self._catalog.run(version), below, mine.keys())
+        adds = sum(size for pack, chunks in mine.items() for digest, size in chunks.items() if digest not in below.get(pack, {}))
+        changes = bytes(run.changes)
+        return replace(state.versions[n].counts, added=changes.count(0), changed=changes.count(1), removed=changes.count(2), adds=adds)
+
+    def _rewrite(self, partly: dict[PackId, frozenset[bytes]]) -> Steps[dict[PackId, PackId]]:
+        """Copy what is live of packs that die in part into new packs: old -> new. What an earlier attempt copied is used again where all
+        of the new pack is still what it must be, as a pack is kept whole or not at all."""
+        wanted = set(partly.items())
+        moves: dict[PackId, PackId] = {}
+        for copied, copy in self._copies.items():
+            if wanted.issuperset(copied):
+                moves.update((pack, copy) for pack, _ in copied)
+        rest = sorted(pack for pack in partly if pack not in moves)
+        groups: list[list[tuple[PackId, frozenset[bytes]]]] = []
+        builder, group = PackBuilder(), list[tuple[PackId, frozenset[bytes]]]()
+        for start in range(0, len(rest), _AT_ONCE):
+            packs = rest[start : start + _AT_ONCE]
+            found = yield GetMany(tuple(self._artifact.pack_key(pack) for pack in packs), PACK_BYTES)
+            for pack, stored in zip(packs, found, strict=True):
+                if len(builder) and builder.size + len(stored or b"") > PACK_LIMIT:
+                    yield from self._packer.send(builder)
+                    groups.append(group)
+                    builder, group = PackBuilder(), []
+                self._copy(pack, stored, partly[pack], builder)
+                group.append((pack, partly[pack]))
+        if group:
+            yield from self._packer.send(builder)
+            groups.append(group)
+        for done, copy in zip(groups, (yield from self._packer.collect()), strict=True):
+            self._copies[tuple(done)] = copy
+            moves.update((pack, copy) for pack, _ in done)
+        return moves
+
+    def _copy(self, pack: PackId, stored: bytes | None, live: frozenset[bytes], builder: PackBuilder) -> None:
+        key = self._artifact.pack_key(pack)
+        if stored is None:
+            raise KeyMissingError(key)
+        rows = [row for row in decode(stored) if row.digest in live]
+        if len({row.digest for row in rows}) != len(live):
+            raise CorruptError(f"{key} does not hold all that its runs name; `artifactmount verify {self._artifact.name}` tells more")
+        for row in rows:
+            builder.add(row.digest, row.plain, stored[row.offset : row.offset + row.stored])
+
+
+def _collect(state: State, run: Run, places: _Places, only: Iterable[PackId] | None) -> None:
+    """Add the places that a run names, as (pack where it is now, digest) with the chunk's plain length; of these packs only."""
+    wanted = {pack for pack in run.packs if only is None or state.resolve(pack) in set(only)}
+    if not wanted:
+        return
+    for chunk in run.all_chunks():
+        if chunk.place.pack in wanted:
+            places.setdefault(state.resolve(chunk.place.pack), {})[chunk.digest] = chunk.place.plain
+
+
+def _squash_all(runs: list[Run]) -> Run:
+    """Runs that follow each other as one: pair by pair, so that a row is copied once for each doubling."""
+    while len(runs) > 1:
+        pairs = [runs[i : i + 2] for i in range(0, len(runs), 2)]
+        runs = [pair[0] if len(pair) == 1 else _as_run(squash(pair[0], pair[1])) for pair in pairs]
+    return runs[0]
+
+
+def _as_run(columns: bytes) -> Run:
+    return Run(columns, blake3(columns).digest(), check=False)
