@@ -199,8 +199,7 @@ def _start(artifact: Artifact) -> Steps[State]:
 
 def checkpoint_before(artifact: Artifact, seq: int) -> Steps[State | None]:
     """The state before entry `seq`, a multiple of 64, from its checkpoint; None when that is missing or not the one the entry proves."""
-    (entry_bytes,) = yield _entries(artifact, (seq,))
-    (checkpoint,) = yield GetMany((artifact.checkpoint_key(seq - 1),), CHECKPOINT_LIMIT + 1)
+    entry_bytes, checkpoint = yield GetMany((artifact.log_key(seq), artifact.checkpoint_key(seq - 1)), CHECKPOINT_LIMIT + 1)
     if entry_bytes is None or checkpoint is None:
         return None
     entry = decode_entry(entry_bytes, seq)
