@@ -60,6 +60,11 @@ class ListKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class Clock:
+    """Ask what time it is at the store. Answer: seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Wait before trying again."""
 
@@ -85,7 +90,7 @@ class Join:
     """Wait for everything spawned. Answer: the list of what they returned, in the order of their start; raises the first error."""
 
 
-Step = Get | GetMany | Create | Delete | ListKeys | Pause | Local | Spawn | Join
+Step = Get | GetMany | Create | Delete | ListKeys | Clock | Pause | Local | Spawn | Join
 Steps = Generator[Step, Any, T]
 
 _PARALLEL = 16
@@ -154,6 +159,8 @@ def perform(store: Store, step: Step) -> Any:
             return store.delete(keys)
         case ListKeys(prefix, after, limit):
             return store.list_keys(prefix, after, limit)
+        case Clock():
+            return store.clock()
         case Pause(seconds):
             return time.sleep(seconds)
         case Local(call):

@@ -37,7 +37,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("fetch",),
     ("staging", "progress"),
     ("scan", "packer", "content", "changes"),
-    ("snapshot", "target", "alias", "sizes", "delete", "history", "download", "verify"),
+    ("snapshot", "target", "alias", "sizes", "delete", "garbage", "history", "download", "verify"),
     ("tree",),
     ("reader",),
     ("namespace",),

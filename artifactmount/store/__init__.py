@@ -26,7 +26,7 @@ class Listed:
 
 
 class Store(Protocol):
-    """The five calls. All may raise StoreError; threads may share one store."""
+    """All calls may raise StoreError; threads may share one store."""
 
     url: str
     place: str  # the URL, and the server where that is not said by it: what tells two stores apart
@@ -58,6 +58,10 @@ class Store(Protocol):
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete keys, with every old version the store keeps of them. Missing ones are fine."""
+        ...
+
+    def clock(self) -> float:
+        """The store's own time, which it stamps on what is written: seconds since 1970. It decides when to try something, never what."""
         ...
 
     def close(self) -> None:

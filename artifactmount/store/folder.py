@@ -160,6 +160,10 @@ class FolderStore:
                     break
                 folder = os.path.dirname(folder)
 
+    def clock(self) -> float:
+        """See Store."""
+        return time.time()
+
     def close(self) -> None:
         """See Store."""
 

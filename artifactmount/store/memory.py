@@ -63,5 +63,9 @@ class MemoryStore:
                 if self._values.pop(check_key(key), None) is not None:
                     self._keys.remove(key)
 
+    def clock(self) -> float:
+        """See Store."""
+        return time.time()
+
     def close(self) -> None:
         """See Store."""

@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -211,6 +212,15 @@ class S3Store:
             items: list[Any] = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
             found += [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in items if item["Key"] == whole_key]
         return found
+
+    def clock(self) -> float:
+        """See Store. Each answer carries the server's date."""
+        with self._translated("the server's date"):
+            answer: Any = self._client(_READ_TRIES).head_bucket(Bucket=self._bucket)
+        try:
+            return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+        except (KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"{self.url} does not say what time it is") from error
 
     def close(self) -> None:
         """See Store."""

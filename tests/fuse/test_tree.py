@@ -70,6 +70,10 @@ class CountingStore:
         """See Store."""
         self._store.delete(keys)
 
+    def clock(self) -> float:
+        """See Store."""
+        return self._store.clock()
+
     def close(self) -> None:
         """See Store."""
 

@@ -224,6 +224,10 @@ class LosesAnswers:
         """See Store."""
         self.store.delete(keys)
 
+    def clock(self) -> float:
+        """See Store."""
+        return self.store.clock()
+
     def close(self) -> None:
         """See Store."""
         self.store.close()

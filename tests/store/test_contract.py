@@ -351,3 +351,11 @@ def test_the_probe_refuses_a_server_that_ignores_the_condition(s3_proxy: Proxy, 
     proxied_store.create("project", b"document")
     with pytest.raises(RefusedError, match="ignores If-None-Match"):
         probe(proxied_store, "project", b"document")
+
+
+def test_the_clock_is_the_one_that_stamps(store: Store) -> None:
+    before = store.clock()
+    store.create("a", b"x")
+    (listed,) = store.list_keys("a")
+    # S3 tells both to the second.
+    assert before - 1 <= listed.modified <= store.clock() + 1

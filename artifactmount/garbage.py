@@ -1,0 +1,93 @@
+"""What dead writers left: sessions idle for longer than a grace are closed, then every key that is garbage is deleted.
+
+Garbage can be computed from the log alone, and is garbage for ever (R4, docs/protocol.md): the grace decides only when a writer is taken
+for dead. One that wakes up finds its session closed, and begins again. Clocks are the store's own, on both sides of the comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from artifactmount.acts import Act, Close
+from artifactmount.artifact import Artifact, Make, Writer, append, finish_trash, head
+from artifactmount.project import Project
+from artifactmount.state import State
+from artifactmount.steps import Clock, Delete, ListKeys, Steps, drive
+from artifactmount.store import Listed
+
+_PAGE = 1000
+
+
+@dataclass(slots=True)
+class Swept:
+    """What was closed and deleted: sessions; keys and their bytes."""
+
+    sessions: list[int] = field(default_factory=list)
+    keys: int = 0
+    bytes: int = 0
+
+
+def collect(project: Project, name: str, grace: float, *, dry_run: bool = False) -> Swept:
+    """Close the sessions of an artifact that were idle for `grace` seconds, and delete all garbage of it. Raises StoreError."""
+    state, swept = drive(
+        project.store, collect_steps(project.artifact(name), project.refresh(name), project.writer, grace, dry_run=dry_run)
+    )
+    if not dry_run:
+        project.remember(name, state)
+    return swept
+
+
+def collect_steps(
+    artifact: Artifact, known: State | None, writer: Writer, grace: float, *, dry_run: bool = False
+) -> Steps[tuple[State, Swept]]:
+    """See `collect`."""
+    state = yield from head(artifact, known)
+    swept = Swept()
+    if state.seq < 0:
+        return state, swept
+    if not dry_run:
+        state = yield from finish_trash(artifact, state, writer)
+    now = yield Clock()
+    for session in sorted(state.open):
+        if now - (yield from _last_sign(artifact, session)) >= grace:
+            swept.sessions.append(session)
+            if not dry_run:
+                state = (yield from append(artifact, state, _closing(session), writer)).state
+    dead = frozenset(swept.sessions)
+    after = ""
+    while True:
+        page: list[Listed] = yield ListKeys(f"{artifact.prefix}data/", after, _PAGE)
+        garbage = [item for item in page if _is_garbage(artifact, state, dead, item.key)]
+        swept.keys += len(garbage)
+        swept.bytes += sum(item.size for item in garbage)
+        if garbage and not dry_run:
+            yield Delete(tuple(item.key for item in garbage))
+        if len(page) < _PAGE:
+            return state, swept
+        after = page[-1].key
+
+
+def _closing(session: int) -> Make:
+    def make(state: State) -> Steps[Act | None]:
+        yield from ()
+        return Close(session) if session in state.open else None
+
+    return make
+
+
+def _is_garbage(artifact: Artifact, state: State, dead: frozenset[int], key: str) -> bool:
+    """`dead`: sessions that a dry run would have closed."""
+    pack = artifact.pack_of(key)
+    return pack is not None and (state.is_garbage(pack) or (pack.session in dead and pack not in state.packs))
+
+
+def _last_sign(artifact: Artifact, session: int) -> Steps[float]:
+    """When a session's writer last stored something, its `open` entry at least, by the store's clock."""
+    signs: list[Listed] = yield ListKeys(artifact.log_key(session), "", 1)
+    newest, after = max((item.modified for item in signs), default=0.0), ""
+    while True:
+        signs = yield ListKeys(artifact.session_prefix(session), after, _PAGE)
+        newest = max([newest, *(item.modified for item in signs)])
+        if len(signs) < _PAGE:
+            return newest
+        after = signs[-1].key
