@@ -19,7 +19,7 @@ from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError
 from artifactmount.fold import fold
 from artifactmount.log import CHECKPOINT_EVERY, CHECKPOINT_LIMIT, decode_entry, encode_checkpoint, entry_digest
 from artifactmount.names import Reference, resolve
-from artifactmount.pack import PACK_BYTES, TableRow, decode, decode_table, open_chunk
+from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow, count_chunks, decode, decode_table, open_chunk, table_length
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
@@ -31,6 +31,8 @@ from artifactmount.steps import drive
 _ENTRIES = 64
 _AHEAD = 8  # packs read at once
 _TABLES = 64
+_PAGE = 1000
+_TRIES = 3
 
 
 @dataclass(slots=True)
@@ -42,29 +44,41 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def verify(project: Project, reference: Reference | None, progress: Progress | None = None) -> Report:
-    """Check a whole project, an artifact, or one version. Raises NotFoundError, and StoreError when the store cannot be asked."""
+def verify(project: Project, reference: Reference | None, progress: Progress | None = None, *, quick: bool = False) -> Report:
+    """Check a whole project, an artifact, or one version. `quick`: of packs only the tables of contents are read.
+
+    Raises NotFoundError, and StoreError when the store cannot be asked.
+    """
     report = Report()
     project.check_document()
     for name in project.names() if reference is None else [reference.artifact]:
-        _Verification(project, name, report, progress or Silent()).run(reference)
+        found = Report()
+        for _ in range(_TRIES):
+            found = Report()
+            seq = _Verification(project, name, found, progress or Silent(), quick).run(reference)
+            # What was deleted or moved while it was looked at is no damage: the newer state is looked at instead.
+            if not found.problems or project.refresh(name).seq == seq:
+                break
+        report.packs, report.bytes = report.packs + found.packs, report.bytes + found.bytes
+        report.problems += found.problems
     return report
 
 
 class _Verification:
     """The check of one artifact."""
 
-    def __init__(self, project: Project, name: str, report: Report, progress: Progress) -> None:
+    def __init__(self, project: Project, name: str, report: Report, progress: Progress, quick: bool) -> None:
         self._project, self._artifact, self._report, self._progress = project, project.artifact(name), report, progress
-        self._packs = _Packs(project, self._artifact, report, progress)
+        self._packs = _Packs(project, self._artifact, report, progress, quick)
 
-    def run(self, reference: Reference | None) -> None:
+    def run(self, reference: Reference | None) -> int:
+        """Fill the report; the number of the last entry that was looked at."""
         name = self._artifact.name
         try:
             state = self._replay()
         except CorruptError as error:
             self._report.problems.append(f"{name}: {error}")
-            return
+            return -1
         if reference is None:
             reference = Reference(name)
         elif not state.versions:
@@ -76,7 +90,22 @@ class _Verification:
                 self._version(state, state.versions[n])
             if reference.version is None:
                 self._packs.check(state.packs)
+                self._account(state)
         self._progress.end()
+        return state.seq
+
+    def _account(self, state: State) -> None:
+        """Every key of content is live, trash, garbage that a sweep takes away, or of an open session."""
+        after = ""
+        while True:
+            page = self._project.store.list_keys(f"{self._artifact.prefix}data/", after, _PAGE)
+            for item in page:
+                pack = self._artifact.pack_of(item.key)
+                if pack is None or pack.session > state.seq:
+                    self._report.problems.append(f"{item.key}: no entry of the log accounts for it")
+            if len(page) < _PAGE:
+                return
+            after = page[-1].key
 
     # -- the log -------------------------------------------------------------------------------------------------------------------
     def _replay(self) -> State:
@@ -169,8 +198,8 @@ class _Verification:
 class _Packs:
     """Live packs, each read and checked once; the tables of the last few, chunks that are right only."""
 
-    def __init__(self, project: Project, artifact: Artifact, report: Report, progress: Progress) -> None:
-        self._project, self._artifact, self._report, self._progress = project, artifact, report, progress
+    def __init__(self, project: Project, artifact: Artifact, report: Report, progress: Progress, quick: bool) -> None:
+        self._project, self._artifact, self._report, self._progress, self._quick = project, artifact, report, progress, quick
         self._tables: OrderedDict[PackId, dict[bytes, TableRow] | None] = OrderedDict()
         self._checked: set[PackId] = set()
         self._pool: ThreadPoolExecutor | None = None
@@ -213,6 +242,10 @@ class _Packs:
     def _read(self, pack: PackId) -> _Read:
         key = self._artifact.pack_key(pack)
         try:
+            if self._quick:
+                head = self._project.store.get(key, 0, HEAD_LENGTH)
+                table = self._project.store.get(key, 0, table_length(count_chunks(head)))
+                return _Read({row.digest: row for row in decode_table(table)}, [], len(table))
             stored = self._project.store.get(key, 0, PACK_BYTES)
             rows = decode_table(stored)
         except (CorruptError, KeyMissingError) as error:

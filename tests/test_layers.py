@@ -28,7 +28,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("pack", "acts", "rows"),
     ("folders",),
     ("run", "run_builder", "squash", "manifest", "merge", "card"),
-    ("state", "log", "fold", "names"),
+    ("state", "log", "fold", "names", "retention"),
     ("store",),
     ("store.folder", "store.s3", "store.memory"),
     ("steps",),

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "alias": ("alias", "Point aliases to a version, or remove them."),
     "du": ("du", "Show what versions cost."),
     "delete": ("delete", "Delete versions, and every byte that no other version uses."),
+    "expire": ("expire", "Delete old versions by a rule."),
     "gc": ("gc", "Delete what dead writers left."),
     "show": ("show", "Show everything known of a version, or of the project."),
     "download": ("download", "Copy a version, or a part of it, to real files."),

@@ -37,15 +37,12 @@ def delete(
     with settings.open() as project:
         name, numbers = _chosen(project, what, everything)
         if not (dry_run or yes):
-            _ask(name, numbers, everything)
+            ask(name, numbers)
         if everything and not dry_run:
             done = delete_artifact(project, name)
         else:
             done = delete_versions(project, name, numbers, delete_aliases=delete_aliases or everything, dry_run=dry_run)
-    if as_json:
-        print_json({"artifact": name, "dry_run": dry_run, **_facts(done)})
-    else:
-        _print(name, done, dry_run)
+    print_deleted(name, done, dry_run, as_json)
 
 
 def _chosen(project: Project, what: tuple[str, ...], everything: bool) -> tuple[str, list[int]]:
@@ -77,11 +74,12 @@ def _chosen(project: Project, what: tuple[str, ...], everything: bool) -> tuple[
     return names.pop(), sorted(set(numbers))
 
 
-def _ask(name: str, numbers: list[int], everything: bool) -> None:
+def ask(name: str, numbers: list[int]) -> None:
+    """Ask on a terminal. Raises UsageError where there is none."""
     if not sys.stdin.isatty():
         raise UsageError("nobody to ask here: say --yes, or --dry-run to see what would be done")
     some = ", ".join(f"v{n}" for n in numbers[:10]) + (", …" if len(numbers) > 10 else "")
-    click.confirm(f"Delete {f'all of {name}' if everything else name} ({some}) for good?", abort=True, err=True)
+    click.confirm(f"Delete {plural(len(numbers), 'version')} of {name} ({some}) for good?", abort=True, err=True)
 
 
 def _facts(done: Deleted) -> dict[str, Any]:
@@ -94,10 +92,14 @@ def _facts(done: Deleted) -> dict[str, Any]:
     }
 
 
-def _print(name: str, done: Deleted, dry_run: bool) -> None:
+def print_deleted(name: str, done: Deleted, dry_run: bool, as_json: bool) -> None:
+    """Say what was deleted, or would be."""
+    if as_json:
+        print_json({"artifact": name, "dry_run": dry_run, **_facts(done)})
+        return
     would = "would delete" if dry_run else "deleted"
     if not done.versions:
-        print(f"{name}: nothing to delete, it is gone already")
+        print(f"{name}: nothing to delete")
         return
     versions = ", ".join(f"v{n}" for n in done.versions[:10]) + (f" … ({len(done.versions)})" if len(done.versions) > 10 else "")
     anew = f", {plural(done.rewritten, 'pack')} written anew" if done.rewritten else ""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from artifactmount.cli.settings import Settings
-from artifactmount.cli.text import json_option, plural, print_json, size
+from artifactmount.cli.text import json_option, plural, print_json, seconds, size
 from artifactmount.errors import NotFoundError, UsageError
 from artifactmount.garbage import collect
 from artifactmount.names import parse
-
-_DURATION = re.compile(r"(\d+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.command(epilog="Example: artifactmount gc --grace 24h")
@@ -28,9 +23,7 @@ def gc(settings: Settings, what: str | None, grace: str, dry_run: bool, as_json:
     Sessions that stored nothing for the grace are closed, then everything that no version and no open session uses is deleted. A writer
     that was only slow finds its session closed and begins again: no data is lost by any grace.
     """
-    match = _DURATION.fullmatch(grace)
-    if match is None:
-        raise UsageError(f"not a time: {grace!r}; write for example 30m, 24h or 2d")
+    idle = seconds(grace)
     reference = None if what is None else parse(what)
     if reference is not None and (reference.version is not None or reference.path):
         raise UsageError(f"gc takes an artifact: artifactmount gc {reference.artifact}")
@@ -38,7 +31,7 @@ def gc(settings: Settings, what: str | None, grace: str, dry_run: bool, as_json:
         if reference is not None and project.refresh(reference.artifact).seq < 0:
             raise NotFoundError(f"no artifact {reference.artifact} in {project.url}; `artifactmount ls` lists what there is")
         names = project.names() if reference is None else [reference.artifact]
-        found = {name: collect(project, name, int(match[1]) * _SECONDS[match[2]], dry_run=dry_run) for name in names}
+        found = {name: collect(project, name, idle, dry_run=dry_run) for name in names}
     if as_json:
         print_json([{"artifact": name, "sessions": s.sessions, "keys": s.keys, "bytes": s.bytes} for name, s in found.items()])
         return

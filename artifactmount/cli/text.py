@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,10 @@ from typing import Any
 
 import click
 
+from artifactmount.errors import UsageError
+
+_DURATION = re.compile(r"(\d{1,9})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -68,6 +73,14 @@ def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:
     for row in rows:
         cells = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
         print("  ".join(cells).rstrip())
+
+
+def seconds(duration: str) -> int:
+    """Seconds of 45s, 30m, 24h or 2d. Raises UsageError."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise UsageError(f"not a time: {duration!r}; write for example 30m, 24h or 2d")
+    return int(match[1]) * _SECONDS[match[2]]
 
 
 def plural(count: int, word: str) -> str:

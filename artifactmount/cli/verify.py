@@ -13,9 +13,10 @@ from artifactmount.verify import verify as check
 
 @click.command(epilog="Example: artifactmount verify animals")
 @click.argument("what", metavar="[ARTIFACT[:V]]", required=False)
+@click.option("--quick", is_flag=True, help="Of what holds content read only the table of contents.")
 @json_option
 @click.pass_obj
-def verify(settings: Settings, what: str | None, as_json: bool) -> int:
+def verify(settings: Settings, what: str | None, quick: bool, as_json: bool) -> int:
     """Read every byte and say what is wrong.
 
     Of the project, an artifact, or one version with those it builds on: log, manifests, and every stored byte, from the store, not from
@@ -25,7 +26,7 @@ def verify(settings: Settings, what: str | None, as_json: bool) -> int:
     if reference is not None and reference.path:
         raise UsageError(f"verify takes an artifact or a version, not a path in it: {what!r}")
     with settings.open() as project:
-        report = check(project, reference, progress())
+        report = check(project, reference, progress(), quick=quick)
     if as_json:
         print_json({"packs": report.packs, "bytes": report.bytes, "problems": report.problems})
     else:

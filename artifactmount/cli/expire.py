@@ -1,0 +1,56 @@
+"""`artifactmount expire`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from artifactmount.cli.delete import ask, print_deleted
+from artifactmount.cli.settings import Settings
+from artifactmount.cli.text import json_option, seconds
+from artifactmount.delete import Deleted, delete_versions
+from artifactmount.errors import UsageError
+from artifactmount.names import parse
+from artifactmount.retention import Rule, expired
+
+
+@click.command(epilog="Example: artifactmount expire animals --keep-last 10 --keep-aliased --older-than 30d --dry-run")
+@click.argument("artifact")
+@click.option("--keep-last", metavar="N", type=click.IntRange(min=1), help="Keep the newest N versions.")
+@click.option("--keep-aliased", is_flag=True, help="Keep versions that an alias points to.")
+@click.option("--older-than", metavar="TIME", help="Let only versions go that are older, e.g. 30d.")
+@click.option("--delete-aliases", is_flag=True, help="Let aliases of the versions go with them; else they make it refuse.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def expire(
+    settings: Settings,
+    artifact: str,
+    keep_last: int | None,
+    keep_aliased: bool,
+    older_than: str | None,
+    delete_aliases: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Delete old versions by a rule.
+
+    A version goes when none of the rules keeps it, as `delete` would delete it; the latest is always kept. Times are what writers said.
+    """
+    if keep_last is None and older_than is None:
+        raise UsageError("say what to keep: --keep-last N, or --older-than TIME, or both")
+    reference = parse(artifact)
+    if reference.version is not None or reference.path:
+        raise UsageError(f"expire takes an artifact: artifactmount expire {reference.artifact}")
+    rule = Rule(keep_last or 0, keep_aliased, None if older_than is None else timedelta(seconds=seconds(older_than)))
+    with settings.open() as project:
+        numbers = expired(project.existing(reference.artifact), rule, datetime.now(UTC))
+        done = Deleted()
+        if numbers:
+            if not (dry_run or yes):
+                ask(reference.artifact, numbers)
+            done = delete_versions(project, reference.artifact, numbers, delete_aliases=delete_aliases, dry_run=dry_run)
+    print_deleted(reference.artifact, done, dry_run, as_json)

@@ -1,0 +1,36 @@
+"""Which versions a retention rule lets go. Pure: the same path deletes them as any others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from artifactmount.fold import LATEST
+from artifactmount.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is kept. A version is let go only when nothing of this keeps it. The latest is always kept."""
+
+    last: int = 0
+    aliased: bool = False
+    younger_than: timedelta | None = None
+
+
+def expired(state: State, rule: Rule, now: datetime) -> list[int]:
+    """The versions that the rule lets go, in order. A version whose time cannot be read is kept by `younger_than`."""
+    numbers = list(state.versions)
+    kept = set(numbers[-rule.last :]) if rule.last else set()
+    kept |= {n for alias, n in state.aliases.items() if rule.aliased or alias == LATEST}
+    if rule.younger_than is not None:
+        kept |= {n for n, version in state.versions.items() if _is_younger(version.time, now - rule.younger_than)}
+    return [n for n in numbers if n not in kept]
+
+
+def _is_younger(time: str, limit: datetime) -> bool:
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return True
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) >= limit
