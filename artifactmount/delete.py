@@ -122,7 +122,7 @@ class Deletion:
 
     def _begin(self, state: State) -> None:
         self._session = Session(self._artifact, self._writer, state)
-        self._packer = Packer(self._artifact, self._session.open)
+        self._packer = Packer(self._artifact, self._session)
         self._copies: dict[tuple[tuple[PackId, frozenset[bytes]], ...], PackId] = {}
         self._kept: frozenset[PackId] = frozenset()
         self._deleted = Deleted()

@@ -6,8 +6,9 @@ no manifest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 from blake3 import blake3
@@ -17,7 +18,8 @@ from artifactmount.artifact import Artifact, put
 from artifactmount.catalog import pieces_of
 from artifactmount.pack import PACK_LIMIT, TARGET, PackBuilder, Place, TableRow
 from artifactmount.ranges import PackId, PackRanges
-from artifactmount.steps import Join, Spawn, Steps
+from artifactmount.session import Session
+from artifactmount.steps import Join, Local, Spawn, Steps
 
 
 @dataclass(slots=True)
@@ -30,10 +32,10 @@ class _Upload:
 
 
 class Packer:
-    """The packs of one session. `session` opens it when first asked: the session's id is known only then."""
+    """The packs of one session, which is opened by the first upload."""
 
-    def __init__(self, artifact: Artifact, session: Callable[[], Steps[int]]) -> None:
-        self._artifact, self._session = artifact, session
+    def __init__(self, artifact: Artifact, session: Session) -> None:
+        self._artifact, self._session, self._journal = artifact, session, session.journal
         self._numbers = count()
         self._shared, self._own = PackBuilder(), PackBuilder()
         self._pending: set[bytes] = set()  # in a pack that is not finished, or on its way
@@ -45,6 +47,18 @@ class Packer:
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._pending or digest in self._where
+
+    def restore(self) -> None:
+        """Go on with the packs that the journal says an interrupted command stored in this session, which was resumed."""
+        assert self._session.id is not None
+        self._numbers = count(self._journal.next)
+        for number, rows in sorted(self._journal.packs.items()):
+            pack = PackId(self._session.id, number)
+            places = [Place(pack, row.offset, row.stored, row.plain) for row in rows]
+            self._where.update((row.digest, (len(self._uploads), i)) for i, row in enumerate(rows))
+            self._uploads.append(_Upload([row.digest for row in rows], pack, places))
+            self.used.append(pack)
+        self._joined = len(self._uploads)
 
     def add(self, digest: bytes, plain: int, stored: bytes, *, large: bool = False) -> Steps[None]:
         """Add a chunk this session has not. `large`: it belongs to a large file, whose chunks come one after the other."""
@@ -136,13 +150,16 @@ class Packer:
         self._uploads.append(_Upload([row.digest for row in rows], None, places))
 
     def _spawn(self, builder: PackBuilder) -> Steps[list[TableRow]]:
-        session = yield from self._session()
+        session = yield from self._session.open()
         content = builder.finish()
-        yield Spawn(self._put(session, content))
-        return builder.table()
+        rows = builder.table()
+        yield Spawn(self._put(session, content, rows))
+        return rows
 
-    def _put(self, session: int, content: bytes) -> Steps[PackId]:
+    def _put(self, session: int, content: bytes, rows: list[TableRow]) -> Steps[PackId]:
         while True:  # a number is taken only by bytes that an earlier process of this session stored
             pack = PackId(session, next(self._numbers))
+            yield Local(partial(self._journal.reserve, pack.number))
             if (yield from put(self._artifact.pack_key(pack), content)):
+                yield Local(partial(self._journal.stored, pack.number, rows))
                 return pack

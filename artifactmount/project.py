@@ -23,6 +23,7 @@ from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
 from artifactmount.errors import CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, ProjectMismatchError, UsageError
 from artifactmount.fold import NAME
+from artifactmount.journal import Journal
 from artifactmount.log import ENTRY_LIMIT, decode_checkpoint, encode_checkpoint
 from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
@@ -46,7 +47,7 @@ class Project:
 
     def __init__(self, store: Store, cache: Cache, state_directory: str, *, create: bool = False) -> None:
         self.store, self.cache, self.url = store, cache, store.url
-        self.pins = Pins(store.place, state_directory)
+        self.pins, self._state_directory = Pins(store.place, state_directory), state_directory
         self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self.check_store)
         self._states: dict[str, State] = {}
         self._seen: set[str] = set()  # artifacts whose state this process has compared with the store
@@ -150,6 +151,11 @@ class Project:
 
     def _cannot_remember(self, error: OSError) -> None:
         _log.warning("what was seen of the project cannot be remembered in %s: %s", self.pins.path, error.strerror)
+
+    def journal(self, name: str, staging: bytes) -> Journal:
+        """The journal of snapshots of a staging folder (its key) into an artifact."""
+        which = blake3(f"{self.store.place} {self.id} {name} ".encode("utf-8", "surrogateescape") + staging).hexdigest()[:32]
+        return Journal(os.path.join(self._state_directory, "journals", which))
 
     def catalog(self, name: str) -> Catalog:
         """The runs and tables of an artifact."""

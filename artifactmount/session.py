@@ -12,6 +12,7 @@ from contextlib import suppress
 from artifactmount.acts import Act, Close, Open
 from artifactmount.artifact import Artifact, Writer, append, head, session_keys
 from artifactmount.errors import ArtifactError
+from artifactmount.journal import Journal
 from artifactmount.ranges import PackId
 from artifactmount.state import State
 from artifactmount.steps import Delete, Join, Steps
@@ -29,12 +30,17 @@ class SessionClosedError(Exception):
 
 
 class Session:
-    """The session of one command. `state` is the newest that the command knows; `id` is None until something is uploaded."""
+    """The session of one command. `state` is the newest that the command knows; `id` is None until something is uploaded.
 
-    def __init__(self, artifact: Artifact, writer: Writer, state: State) -> None:
+    `journal`: where what is stored is written down, for a command that goes on with the session of an interrupted one.
+    """
+
+    def __init__(self, artifact: Artifact, writer: Writer, state: State, journal: Journal | None = None) -> None:
         self._artifact, self._writer = artifact, writer
         self.state = state
+        self.journal = journal or Journal.nowhere()
         self.id: int | None = None
+        self._resumed = False
         self._looked = time.monotonic()
 
     def open(self) -> Steps[int]:
@@ -51,10 +57,20 @@ class Session:
 
             self.state = (yield from append(self._artifact, self.state, begin, self._writer)).state
             self.id = self.state.seq
+            self.journal.begin(self.id)
         elif time.monotonic() - self._looked > _LOOK_EVERY:
             self._looked = time.monotonic()
             self.check((yield from head(self._artifact, self.state)))
         return self.id
+
+    def resume(self, state: State) -> bool:
+        """Go on with the journal's session, if it is still open in `state`."""
+        self.state = state
+        if self.journal.session not in state.open:
+            self.journal.forget()
+            return False
+        self.id, self._resumed = self.journal.session, True
+        return True
 
     def check(self, state: State) -> None:
         """Take over a newer state. Raises SessionClosedError when the session is not open in it."""
@@ -64,6 +80,11 @@ class Session:
 
     def delete_leftovers(self, used: Iterable[PackId], kept: Collection[PackId]) -> Steps[None]:
         """What this session uploaded and its own entry did not keep is garbage once that entry stands: it is deleted here."""
+        self.journal.forget()
+        if self._resumed and self.id is not None and self.id not in self.state.open:
+            with suppress(ArtifactError):  # the interrupted command may have sent more than the journal says
+                yield from delete_garbage(self._artifact, self.state, self.id)
+            return
         leftovers = tuple(self._artifact.pack_key(pack) for pack in used if pack not in kept)
         if leftovers and self.id is not None and self.id not in self.state.open:
             with suppress(ArtifactError):  # a leak that gc sweeps; the commit stands
@@ -83,6 +104,7 @@ class Session:
             with suppress(ArtifactError):
                 yield Join()  # an upload under way would land after its session was swept
             state = (yield from append(self._artifact, self.state, close, self._writer)).state
+            self.journal.forget()
             yield from delete_garbage(self._artifact, state, session)
         except ArtifactError:
             pass  # the error that led here is the one to show; gc closes and sweeps what is left

@@ -24,6 +24,7 @@ from artifactmount.changes import Changes
 from artifactmount.content import ContentReader
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, OutcomeUnknownError, RefusedError, StagingError
 from artifactmount.fold import LATEST
+from artifactmount.journal import Journal
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.mountpoint import check_apart
@@ -84,9 +85,9 @@ def take(project: Project, path: str, name: str, options: Options, progress: Pro
     artifact = project.artifact(name)
     for alias in options.aliases:
         check_alias(alias)
-    with Staging(path) as staging, StatCache(project.cache.path) as stats:
+    with Staging(path) as staging, StatCache(project.cache.path) as stats, project.journal(name, staging.key) as journal:
         _check_apart(staging.path, project)
-        snapshot = Snapshot(artifact, project.catalog(name), staging, stats, options, project.writer, progress or Silent())
+        snapshot = Snapshot(artifact, project.catalog(name), staging, stats, options, project.writer, progress or Silent(), journal)
         try:
             state, result = drive(project.store, snapshot.steps(project.refresh(name)))
         finally:
@@ -115,9 +116,10 @@ class Snapshot:
         options: Options,
         writer: Writer,
         progress: Progress,
+        journal: Journal | None = None,
     ) -> None:
         self._artifact, self._catalog, self._staging, self._stats = artifact, catalog, staging, stats
-        self._options, self._writer, self._progress = options, writer, progress
+        self._options, self._writer, self._progress, self._journal = options, writer, progress, journal
         self._reader = ContentReader(staging, self._known)
         self._places: PlaceIndex | None = None
         self._forget_session(artifact.empty())
@@ -127,8 +129,8 @@ class Snapshot:
         self._reader.close()
 
     def _forget_session(self, state: State) -> None:
-        self._session = Session(self._artifact, self._writer, state)
-        self._packer = Packer(self._artifact, self._session.open)
+        self._session = Session(self._artifact, self._writer, state, self._journal)
+        self._packer = Packer(self._artifact, self._session)
         self._changes = Changes(self._staging, self._reader, self._packer, self._progress)
         self._kept: frozenset[PackId] = frozenset()
 
@@ -139,6 +141,8 @@ class Snapshot:
     def steps(self, known: State | None) -> Steps[tuple[State, Result]]:
         """The whole snapshot: the state after it, and what it did."""
         state = yield from head(self._artifact, known)
+        if self._session.resume(state):
+            self._packer.restore()
         try:
             closed_before = 0
             while True:

@@ -33,6 +33,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("store.folder", "store.s3", "store.memory"),
     ("steps",),
     ("cache", "cache.*"),
+    ("journal",),
     ("artifact", "session", "catalog", "pins", "project"),
     ("fetch",),
     ("staging", "progress"),

@@ -1,0 +1,115 @@
+"""What an interrupted snapshot had stored, kept on this machine so that the same snapshot run again goes on with it.
+
+One small file for each (project, artifact, staging folder), locked while it is used: who finds it locked does without. A pack's number is
+written down, durably, before it is used, so that no number is ever used for other bytes; its table of contents after the store said that it
+has it. All of it counts only while the session is open in the log. Lines are sealed: a torn or damaged one ends the journal there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Sequence
+
+from artifactmount.errors import CorruptError, NeedsNewerError
+from artifactmount.pack import TableRow
+from artifactmount.sealed import FORMAT, seal, unseal
+
+_LINE_LIMIT = 64 << 20
+
+
+class Journal:
+    """The journal at `path`. Use as a context manager. Threads may share one. A disk that takes nothing in costs the resuming, no more."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+        self._lock = threading.Lock()
+        self.session: int | None = None
+        self.next = 0  # the first number that was not reserved
+        self.packs: dict[int, list[TableRow]] = {}
+
+    @staticmethod
+    def nowhere() -> Journal:
+        """One that keeps nothing."""
+        return Journal("")
+
+    def __enter__(self) -> Journal:
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(descriptor)
+                return self
+            self._descriptor = descriptor
+            self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            if self.session is None:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _read(self) -> None:
+        with open(os.dup(self._descriptor), "rb") as file:
+            for line in file:
+                try:
+                    fields = unseal(line.removesuffix(b"\n"), _LINE_LIMIT, "a line of a journal")
+                    self._take(fields)
+                except (CorruptError, NeedsNewerError, KeyError, TypeError, ValueError):
+                    return
+
+    def _take(self, fields: dict[str, object]) -> None:
+        match fields:
+            case {"session": int(session)}:
+                self.session = session
+            case {"reserved": int(number)}:
+                self.next = max(self.next, number + 1)
+            case {"stored": int(number), "rows": list(rows)}:
+                self.packs[number] = [TableRow(bytes.fromhex(digest), *(int(part) for part in place)) for digest, *place in rows]
+
+    # -- writing -------------------------------------------------------------------------------------------------------------------
+    def begin(self, session: int) -> None:
+        """A session was opened: what was written down before is of no more use."""
+        self.forget()
+        self.session = session
+        self._append({"session": session})
+
+    def reserve(self, number: int) -> None:
+        """A pack's number is about to be used."""
+        self._append({"reserved": number})
+
+    def stored(self, number: int, rows: Sequence[TableRow]) -> None:
+        """The store has a pack, with this table of contents."""
+        self._append({"stored": number, "rows": [(row.digest.hex(), row.offset, row.stored, row.plain) for row in rows]})
+
+    def forget(self) -> None:
+        """The session ended."""
+        with self._lock:
+            self.session, self.next, self.packs = None, 0, {}
+            if self._descriptor >= 0:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, 0)
+
+    def _append(self, fields: dict[str, object]) -> None:
+        line = seal({"format": FORMAT, **fields}) + b"\n"
+        with self._lock:
+            if self._descriptor < 0 or self.session is None:
+                return
+            try:
+                view = memoryview(line)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+                os.fsync(self._descriptor)
+            except OSError:
+                # A number that is not written down must not be resumed behind: without a journal, the next run begins anew.
+                self.session = None
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, 0)
