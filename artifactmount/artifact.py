@@ -327,16 +327,15 @@ def put(key: str, data: bytes) -> Steps[bool]:
 
 def finish_trash(artifact: Artifact, state: State, writer: Writer) -> Steps[State]:
     """Delete what a commit left to be deleted, confirm it is gone, and say so in the log. Where this may not be done: later, by others."""
-    while state.trash:
-        before = len(state.trash)
-        state = yield from _finish_some(artifact, state, writer)
-        if len(state.trash) >= before:
-            break
+    trash = state.trash  # what others throw away meanwhile is theirs to finish
+    while trash:
+        some = PackRanges.of(islice(trash, _TRASH_AT_ONCE))
+        state = yield from _finish_some(artifact, state, some, writer)
+        trash = trash - some
     return state
 
 
-def _finish_some(artifact: Artifact, state: State, writer: Writer) -> Steps[State]:
-    packs = list(islice(state.trash, _TRASH_AT_ONCE))
+def _finish_some(artifact: Artifact, state: State, packs: PackRanges, writer: Writer) -> Steps[State]:
     try:
         yield Delete(tuple(artifact.pack_key(pack) for pack in packs))
         left: set[str] = set()

@@ -98,18 +98,19 @@ def _delete_all(artifact: Artifact, known: State, writer: Writer) -> Steps[tuple
         return Commit(None, PackRanges(), (DeleteArtifact(),)) if state.versions or state.open else None
 
     state = (yield from append(artifact, known, make, writer)).state
+    trash = state.trash
     state = yield from finish_trash(artifact, state, writer)
     for session in sorted(sessions):
         yield from delete_garbage(artifact, state, session)
-    _confirm(artifact, state)
+    _confirm(artifact, trash, state)
     return state, deleted
 
 
-def _confirm(artifact: Artifact, state: State) -> None:
-    if state.trash:
-        raise StoreError(
-            f"{artifact.name}: deleted, but {len(state.trash)} packs could not be removed from the store yet; run the command again"
-        )
+def _confirm(artifact: Artifact, trash: PackRanges, state: State) -> None:
+    """That what was trash after the commit is none any more: gone, and said to be gone."""
+    left = trash - (trash - state.trash)
+    if left:
+        raise StoreError(f"{artifact.name}: deleted, but {len(left)} packs could not be removed from the store yet; run the command again")
 
 
 class Deletion:
@@ -161,7 +162,7 @@ class Deletion:
         self._session.state = appended.state
         yield from self._session.delete_leftovers(self._packer.used, self._kept)
         state = yield from finish_trash(self._artifact, appended.state, self._writer)
-        _confirm(self._artifact, state)
+        _confirm(self._artifact, appended.state.trash, state)
         return state, self._deleted
 
     # -- the decision --------------------------------------------------------------------------------------------------------------

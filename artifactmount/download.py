@@ -21,7 +21,7 @@ from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.rows import Kind, child_key, is_executable, path_of, show_path
 from artifactmount.run import ChunkRef, Run
-from artifactmount.state import State
+from artifactmount.state import State, Version
 from artifactmount.target import Part, Target
 
 #: Work is done in batches of about so many bytes or files: the memory and the open files that a download takes.
@@ -71,10 +71,14 @@ def download(project: Project, reference: Reference, path: str, *, overwrite: bo
     What is there and right stays untouched; what is not of the version stays, too. Raises NotFoundError; RefusedError when a file that is
     there differs and `overwrite` is not given (then nothing was written); CorruptError; StoreError.
     """
-    state = project.existing(reference.artifact)
-    version = resolve(state, reference)
-    table = project.catalog(reference.artifact).table(state, version.n)
-    runs = project.catalog(reference.artifact).runs(state, table)
+    catalog = project.catalog(reference.artifact)
+
+    def load(state: State) -> tuple[State, Version, Table, list[Run]]:
+        version = resolve(state, reference)
+        table = catalog.table(state, version.n)
+        return state, version, table, catalog.runs(state, table)
+
+    state, version, table, runs = project.reading(reference.artifact, load)
     rows = list(_ranges(table, reference))
     with Target(path) as target:
         check_apart(target.path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from artifactmount.errors import CorruptError, GoneError, KeyMissingError, NotFoundError, UnreachableError, UsageError
+from artifactmount.errors import GoneError, NotFoundError, UnreachableError, UsageError
 from artifactmount.manifest import ROOT_ROW, Table
 from artifactmount.names import check_artifact, number_of, parse, resolve
 from artifactmount.project import Project
@@ -130,14 +130,9 @@ class Namespace:
             self._tree.load(slot, table, state)
 
     def _load(self, artifact: str, number: int) -> tuple[Table, State]:
-        state = self._project.known(artifact) or self._project.refresh(artifact)
-        while True:
+        def load(state: State) -> tuple[Table, State]:
             if number not in state.versions:
                 raise GoneError(f"{artifact}:v{number} was deleted")
-            try:
-                return self._project.catalog(artifact).table(state, number), state
-            except KeyMissingError as missing:
-                newer = self._project.refresh(artifact)
-                if newer.seq == state.seq:
-                    raise CorruptError(f"{artifact}:v{number}: {missing}") from missing
-                state = newer
+            return self._project.catalog(artifact).table(state, number), state
+
+        return self._project.reading(artifact, load, self._project.known(artifact))

@@ -12,8 +12,9 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from blake3 import blake3
 
@@ -21,7 +22,7 @@ import artifactmount
 from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
-from artifactmount.errors import CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, ProjectMismatchError, UsageError
+from artifactmount.errors import CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, ProjectMismatchError, StoreError, UsageError
 from artifactmount.fold import NAME
 from artifactmount.journal import Journal
 from artifactmount.log import ENTRY_LIMIT, decode_checkpoint, encode_checkpoint
@@ -34,9 +35,12 @@ from artifactmount.store import Store, probe
 from artifactmount.store.folder import FolderStore
 from artifactmount.store.s3 import S3Store
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 PROJECT_KEY = "project.json"
+_REFRESHES = 16
 _DOCUMENT_LIMIT = 1 << 16
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
@@ -134,6 +138,22 @@ class Project:
         if not state.versions:
             raise NotFoundError(f"no artifact {name} in {self.url}; `artifactmount ls` lists what there is")
         return state
+
+    def reading(self, name: str, work: Callable[[State], T], state: State | None = None) -> T:
+        """What `work` reads in a state of an artifact (the newest); in a newer one when what it names was deleted or moved meanwhile.
+
+        Raises what `work` raises; CorruptError when the newest state names what is not there.
+        """
+        state = state or self.existing(name)
+        for _ in range(_REFRESHES):
+            try:
+                return work(state)
+            except KeyMissingError as missing:
+                newer = self.refresh(name)
+                if newer.seq == state.seq:
+                    raise CorruptError(f"{name}: {missing}") from missing
+                state = newer
+        raise StoreError(f"{name} changed {_REFRESHES} times while it was read; run the command again")
 
     def remember(self, name: str, state: State) -> None:
         """Keep a newer state, in the cache and as a pin. It MUST continue one that `refresh` gave."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from artifactmount.errors import ArtifactError, CorruptError, GoneError, KeyMissingError, ProjectMismatchError
+from artifactmount.errors import ArtifactError, GoneError, KeyMissingError, ProjectMismatchError
 from artifactmount.fetch import Fetcher
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
@@ -146,17 +146,18 @@ class Reader:
             slot.run = await self._hopper.hop(("run", slot.digest), partial(self._load, slot))
 
     def _load(self, slot: RunSlot) -> Run:
-        catalog, version, state = self._project.catalog(slot.artifact), slot.version, self._state(slot.artifact)
-        while True:
-            try:
-                return catalog.run_of(version, slot.digest)
-            except KeyMissingError as missing:  # stored elsewhere since (a new note, say), or gone
-                newer = self._project.refresh(slot.artifact)
-                if slot.digest not in newer.writers():
-                    raise GoneError(f"{slot.artifact}:v{version.n} was deleted, or what it builds on was") from missing
-                if newer.seq == state.seq and newer.writers()[slot.digest] == version:
-                    raise CorruptError(f"{slot.artifact}:v{version.n}: {missing}") from missing
-                state, version = newer, newer.writers()[slot.digest]
+        catalog = self._project.catalog(slot.artifact)
+
+        def load(state: State) -> Run:
+            version = state.writers().get(slot.digest)
+            if version is None:
+                raise GoneError(f"{slot.artifact}:v{slot.version.n} was deleted, or what it builds on was")
+            return catalog.run_of(version, slot.digest)
+
+        try:
+            return catalog.run_of(slot.version, slot.digest)  # what is cached needs no live version
+        except KeyMissingError:  # stored elsewhere since (a new note, say), or gone
+            return self._project.reading(slot.artifact, load)
 
     async def target(self, file: File) -> bytes:
         """What a symlink points to."""

@@ -47,8 +47,8 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
 
 
 def _table(project: Project, reference: Reference) -> Table:
-    state = project.existing(reference.artifact)
-    return project.catalog(reference.artifact).table(state, resolve(state, reference).n)
+    catalog = project.catalog(reference.artifact)
+    return project.reading(reference.artifact, lambda state: catalog.table(state, resolve(state, reference).n))
 
 
 def _kind(before: Table, a: int, after: Table, b: int) -> Kind:

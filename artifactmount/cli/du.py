@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -35,7 +36,7 @@ def du(settings: Settings, what: str | None, as_json: bool) -> None:
 
 
 def _sizes(project: Project, name: str) -> list[Sizes]:
-    return sizes(project.catalog(name), project.cache, project.existing(name))
+    return project.reading(name, partial(sizes, project.catalog(name), project.cache))
 
 
 def _artifacts(project: Project, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from artifactmount.history import Event, change_of, changes, events
 from artifactmount.names import parse
 from artifactmount.project import Project
 from artifactmount.rows import show_path, split_path
-from artifactmount.state import State
+from artifactmount.state import State, Version
 
 
 @click.command(epilog="Example: artifactmount log animals/cats/1.png")
@@ -67,11 +67,14 @@ def _of_artifact(project: Project, name: str, state: State, files: bool) -> Iter
         yield facts, line
 
 
-def _changes(project: Project, name: str, state: State, number: int) -> Iterator[tuple[str, bytes, int]]:
+def _changes(project: Project, name: str, state: State, number: int) -> list[tuple[str, bytes, int]]:
     """What a version changed; nothing when it is no longer there, as its files left with it."""
-    version = state.versions.get(number)
-    if version is not None:
-        yield from changes(project.catalog(name).run(version))
+
+    def read(state: State) -> list[tuple[str, bytes, int]]:
+        version = state.versions.get(number)
+        return [] if version is None else list(changes(project.catalog(name).run(version)))
+
+    return project.reading(name, read, state)
 
 
 def _line(name: str, event: Event) -> str:
@@ -106,12 +109,14 @@ def _op(name: str, op: Op) -> str:
 
 def _of_path(project: Project, name: str, state: State, target: bytes) -> Iterator[tuple[dict[str, Any], str]]:
     key, last = split_path(target)
-    found = False
-    for version in reversed(state.versions.values()):
-        letter = change_of(project.catalog(name).run(version), key, last)
-        if letter is not None:
-            found = True
-            facts = {"version": f"v{version.n}", "change": letter, "time": version.time, "actor": version.actor}
-            yield facts, f"{moment(version.time)}  {plain(version.actor)}  {letter} {name}:v{version.n}/{path(target)}"
+    catalog = project.catalog(name)
+
+    def read(state: State) -> list[tuple[Version, str | None]]:
+        return [(version, change_of(catalog.run(version), key, last)) for version in reversed(state.versions.values())]
+
+    found = [(version, letter) for version, letter in project.reading(name, read, state) if letter is not None]
+    for version, letter in found:
+        facts = {"version": f"v{version.n}", "change": letter, "time": version.time, "actor": version.actor}
+        yield facts, f"{moment(version.time)}  {plain(version.actor)}  {letter} {name}:v{version.n}/{path(target)}"
     if not found:
         raise NotFoundError(f"no live version of {name} ever had {show_path(target)}")

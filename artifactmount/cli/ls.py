@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import click
@@ -37,11 +38,10 @@ def ls(settings: Settings, what: str | None, long: bool, as_json: bool) -> None:
         if what is None or reference is None:
             _artifacts(project, long, as_json)
             return
-        state = project.existing(reference.artifact)
         if reference.version is None and "/" not in what:
-            _versions(state, long, as_json)
+            _versions(project.existing(reference.artifact), long, as_json)
         else:
-            _files(project, state, reference, long, as_json)
+            _files(*project.reading(reference.artifact, partial(_read, project, reference, long or as_json)), reference, long, as_json)
 
 
 def _artifacts(project: Project, long: bool, as_json: bool) -> None:
@@ -108,14 +108,17 @@ def version_facts(version: Version, aliases: list[str]) -> dict[str, Any]:
     }
 
 
-def _files(project: Project, state: State, reference: Reference, long: bool, as_json: bool) -> None:
-    version = resolve(state, reference)
-    manifest = project.catalog(reference.artifact).table(state, version.n)
+def _read(project: Project, reference: Reference, with_runs: bool, state: State) -> tuple[Version, Table, list[Run]]:
+    catalog, version = project.catalog(reference.artifact), resolve(state, reference)
+    manifest = catalog.table(state, version.n)
+    return version, manifest, catalog.runs(state, manifest) if with_runs else []
+
+
+def _files(version: Version, manifest: Table, runs: list[Run], reference: Reference, long: bool, as_json: bool) -> None:
     row = manifest.lookup(reference.path)
     if row == MISSING:
         raise NotFoundError(f"no {show_path(reference.path)} in {reference.artifact}:v{version.n}")
     rows = range(*manifest.span(manifest.key_of(row))) if manifest.kind(row) is Kind.DIRECTORY else range(row, row + 1)
-    runs = project.catalog(reference.artifact).runs(state, manifest) if long or as_json else []
     listed = (_file(version, manifest, runs, at) for at in rows)
     if as_json:
         print_json(list(listed))

@@ -55,9 +55,8 @@ def _show_project(project: Project, as_json: bool) -> None:
 
 
 def _show_version(project: Project, reference: Reference, as_json: bool) -> None:
-    state = project.existing(reference.artifact)
-    version = resolve(state, reference)
-    card = project.catalog(reference.artifact).card(version)
+    catalog = project.catalog(reference.artifact)
+    state, version, card = project.reading(reference.artifact, lambda s: (s, resolve(s, reference), catalog.card(resolve(s, reference))))
     aliases = sorted(alias for alias, n in state.aliases.items() if n == version.n)
     facts: dict[str, Any] = {"artifact": reference.artifact, "type": state.type, **version_facts(version, aliases)}
     facts |= {"note": card.note, "metadata": card.metadata, "base": None if version.base is None else f"v{version.base}"}
