@@ -159,10 +159,7 @@ def head(artifact: Artifact, state: State | None = None, *, prove: bool = False)
         if prove:
             last, entries, prove = entries[0], entries[1:], False
             if last is None or entry_digest(last) != state.digest:
-                raise ProjectMismatchError(
-                    f"the history of {artifact.name} is not the one this machine saw (entry {state.seq}): refused. If the project was "
-                    "restored from a backup, remove the cache and the pins ($XDG_STATE_HOME/artifactmount/pins)"
-                )
+                raise ProjectMismatchError(f"the history of {artifact.name} is not the one this machine saw (entry {state.seq}): refused")
         if far_behind and len(entries) == _AHEAD and None not in entries:
             far_behind, start = False, (yield from _start(artifact))
             if start.seq > state.seq:

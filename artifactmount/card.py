@@ -20,7 +20,12 @@ class Card:
 
     def encode(self) -> bytes:
         """Canonical JSON. Raises UsageError beyond 1 MiB."""
-        text = json.dumps({"metadata": self.metadata, "note": self.note}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        fields = {"metadata": self.metadata, "note": self.note}
+        try:
+            json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UsageError(f"note or metadata cannot be written as JSON: {str(error)[:80]}") from None
         if len(text) > CARD_LIMIT:
             raise UsageError(f"note and metadata come to {len(text)} bytes (limit {CARD_LIMIT}); put them in a file instead")
         return text.encode()

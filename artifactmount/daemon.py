@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import NoReturn
 
 import pyfuse3
 import trio
@@ -177,7 +178,7 @@ def _failure(answer: bytes, said: str, log: str) -> ArtifactError:
         fields = json.loads(answer)
         message, exit_code = str(fields["error"]), int(fields["exit_code"])
     except (ValueError, KeyError, TypeError):
-        return ArtifactError(f"the daemon ended before anything was mounted; see {log}")
+        return RefusedError(f"the daemon ended before anything was mounted; see {log}")
     error = ArtifactError(f"{message} ({said})" if said else message)
     error.exit_code = exit_code
     return error
@@ -189,6 +190,14 @@ def _said_since(log: str, before: int) -> str:
         file.seek(before)
         return "; ".join(line.strip() for line in file if line.startswith(("fuse:", "fusermount3:")))
     return ""
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now: a thread that waits for a store that hangs must not keep an unmounted daemon."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def log_to(stream: object) -> None:
@@ -224,4 +233,4 @@ def _main(pipe: int, mount: Mount) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(int(sys.argv[1]), Mount(**json.loads(sys.argv[2]))))
+    leave(_main(int(sys.argv[1]), Mount(**json.loads(sys.argv[2]))))

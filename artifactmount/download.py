@@ -5,6 +5,7 @@ Blocking code. Must not know mounts; how files come to be safely is in `target`.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError, RefusedError
 from artifactmount.fetch import Fetcher
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
-from artifactmount.mountpoint import check_apart
 from artifactmount.names import Reference, resolve
 from artifactmount.pack import open_chunk
 from artifactmount.progress import Progress, Silent
@@ -80,8 +80,8 @@ def download(project: Project, reference: Reference, path: str, *, overwrite: bo
 
     state, version, table, runs = project.reading(reference.artifact, load)
     rows = list(_ranges(table, reference))
+    project.check_apart(os.path.realpath(path))
     with Target(path) as target:
-        check_apart(target.path)
         download_ = _Download(project, reference.artifact, state, table, runs, target, progress or Silent())
         wanted = download_.compare(rows, overwrite)
         download_.write(wanted)
@@ -139,8 +139,8 @@ class _Download:
         if differing:
             first = ", ".join(map(show_path, differing[:3]))
             raise RefusedError(
-                f"{len(differing)} paths in {self._target.path} differ from the version ({first}{', …' if len(differing) > 3 else ''}); "
-                "nothing was written; choose another folder, or --overwrite"
+                f"in {self._target.path} differ from the version: {first}{', …' if len(differing) > 3 else ''} ({len(differing)} in all); "
+                f"nothing was written; choose another folder{'' if overwrite else ', or --overwrite'}"
             )
         return wanted
 
@@ -235,7 +235,11 @@ class _Download:
         try:
             return open_chunk(stored[place.offset - start : place.offset - start + place.stored], place.plain, piece.ref.digest)
         except CorruptError:
-            return self._fetcher.chunk(piece.ref, self._state, piece.file.run)
+            try:
+                return self._fetcher.chunk(piece.ref, self._state, piece.file.run)
+            except CorruptError as error:
+                path = show_path(path_of(piece.file.key, piece.file.name))
+                raise CorruptError(f"{path}: {error}; `artifactmount verify` tells what else is damaged") from error
 
 
 def _spans(state: State, batch: Iterable[_Piece]) -> list[list[_Piece]]:

@@ -37,16 +37,19 @@ class Namespace:
         self._looked[name] = now
         return True
 
-    async def state(self, name: str, *, news: bool = False) -> State | None:
-        """The newest known state of an artifact; None when there is no version of it. `news`: wait for a refresh, within bounds."""
+    async def state(self, name: str, *, news: bool = False, certain: bool = False) -> State | None:
+        """The newest known state of an artifact; None when there is no version of it. `news`: wait for a refresh, within bounds.
+
+        Raises UnreachableError when nobody can say whether there is a version, or with `certain`, whether this is the newest state.
+        """
         try:
             check_artifact(name)
         except UsageError:
             return None
-        proven = self._project.proven(name)
-        if proven is None or not proven.versions or news:
+        proven, fresh = self._project.proven(name), True
+        if proven is None or not proven.versions or news or certain:
             for _ in range(1 + self._hopper.is_under_way(("state", name))):  # one under way may have looked too early
-                await self._hopper.within(_PATIENCE, ("state", name), partial(self._project.refresh, name))
+                fresh = await self._hopper.within(_PATIENCE, ("state", name), partial(self._project.refresh, name))
             proven = self._project.proven(name)
             if proven is None:  # the store does not answer: what was known the last time has to do
                 proven = await self._hopper.hop(("known", name), partial(self._project.known, name))
@@ -54,14 +57,18 @@ class Namespace:
                 self._looked[name] = time.monotonic()
         elif self._due(name, _FRESH):
             self._hopper.begin(("state", name), partial(self._project.refresh, name))
-        return proven if proven is not None and proven.versions else None
+        if proven is not None and proven.versions and (fresh or not certain):
+            return proven
+        if not fresh:
+            raise UnreachableError(f"{self._project.url} does not answer")
+        return None
 
     async def names(self) -> list[str]:
         """The artifacts of the project; a deleted one may be among them until somebody looks at it."""
         if self._names is None or self._due("", _FRESH):
             await self._hopper.within(_PATIENCE, "names", self._read_names)
         if self._names is None:
-            raise UnreachableError(f"{self._project.url} cannot be listed")
+            raise UnreachableError(f"{self._project.url} does not answer")
         return self._names
 
     def _read_names(self) -> None:
@@ -83,7 +90,7 @@ class Namespace:
             try:
                 resolve(state, reference)
             except NotFoundError:
-                state = await self.state(reference.artifact, news=True)
+                state = await self.state(reference.artifact, certain=True)
                 if state is None:
                     return None
                 resolve(state, reference)
@@ -103,8 +110,8 @@ class Namespace:
     # -- an artifact ---------------------------------------------------------------------------------------------------------------
     async def in_artifact(self, artifact: str, name: str) -> Attributes | None:
         """A version's root, or an alias as a link to it."""
-        for news in (False, True):  # an unknown name may be newer than what is known
-            state = await self.state(artifact, news=news)
+        for certain in (False, True):  # an unknown name may be newer than what is known
+            state = await self.state(artifact, certain=certain)
             if state is None:
                 return None
             number = number_of(name)

@@ -22,10 +22,20 @@ import artifactmount
 from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
-from artifactmount.errors import CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, ProjectMismatchError, StoreError, UsageError
+from artifactmount.errors import (
+    CorruptError,
+    KeyMissingError,
+    NeedsNewerError,
+    NotFoundError,
+    ProjectMismatchError,
+    RefusedError,
+    StoreError,
+    UsageError,
+)
 from artifactmount.fold import NAME
 from artifactmount.journal import Journal
 from artifactmount.log import ENTRY_LIMIT, decode_checkpoint, encode_checkpoint
+from artifactmount.mountpoint import check_apart, within
 from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
 from artifactmount.sealed import FORMAT, seal
@@ -76,6 +86,11 @@ class Project:
             raise ProjectMismatchError(
                 f"{self.url} held a project before and is empty now: refused. If it was emptied on purpose, remove {self.pins.path}"
             )
+        if self.store.list_keys("", limit=1):
+            try:
+                return self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT)  # somebody made it a moment ago
+            except KeyMissingError:
+                raise RefusedError(f"{self.url} is not empty, and holds no project; choose an empty place, or another prefix") from None
         document = _document()
         self.created = self.store.create(PROJECT_KEY, document)
         return document if self.created else self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT)
@@ -85,6 +100,13 @@ class Project:
         if not self._probed:
             probe(self.store, PROJECT_KEY, self._document)
             self._probed = True
+
+    def check_apart(self, path: str) -> None:
+        """Refuse a folder of the user's (absolute, links resolved) that is a part of the project or the cache, or of a mount."""
+        check_apart(path)
+        for what, own in (("project", self.store.place), ("cache", self.cache.path)):
+            if os.path.isabs(own) and within(path, os.path.realpath(own)):
+                raise RefusedError(f"{path} lies in the {what} folder {own}; choose another one")
 
     def check_document(self) -> None:
         """Read project.json again. Raises CorruptError when it is damaged, ProjectMismatchError when it is another."""
@@ -124,10 +146,14 @@ class Project:
         Raises ProjectMismatchError when its history does not continue what was seen before.
         """
         known, first = self.known(name), name not in self._seen
-        state = drive(self.store, head(self.artifact(name), known, prove=first))
-        if first:
-            self._check_pin(name, state)
-            self._seen.add(name)
+        pin = self.pins.get(name) if first else None  # before the head: others advance it while this reads
+        try:
+            state = drive(self.store, head(self.artifact(name), known, prove=first))
+        except ProjectMismatchError as error:
+            raise ProjectMismatchError(f"{error}; if that is right, remove {self.pins.path} and {self.cache.path}") from None
+        if pin is not None:
+            self._check_pin(name, state, *pin)
+        self._seen.add(name)
         if known is None or state.seq != known.seq:
             self.remember(name, state)
         return state
@@ -183,11 +209,7 @@ class Project:
             self._catalogs[name] = Catalog(self.store, self.cache, self.artifact(name))
         return self._catalogs[name]
 
-    def _check_pin(self, name: str, state: State) -> None:
-        pin = self.pins.get(name)
-        if pin is None:
-            return
-        seq, digest = pin
+    def _check_pin(self, name: str, state: State, seq: int, digest: bytes) -> None:
         if state.seq > seq:
             digest_now = blake3(self.store.get(self.artifact(name).log_key(seq), 0, ENTRY_LIMIT + 1)).digest()
         else:

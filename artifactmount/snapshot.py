@@ -27,7 +27,6 @@ from artifactmount.fold import LATEST
 from artifactmount.journal import Journal
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
-from artifactmount.mountpoint import check_apart
 from artifactmount.names import check_alias
 from artifactmount.pack import Place
 from artifactmount.packer import Packer
@@ -85,6 +84,7 @@ def take(project: Project, path: str, name: str, options: Options, progress: Pro
     artifact = project.artifact(name)
     for alias in options.aliases:
         check_alias(alias)
+    Card(options.note or "", options.metadata or {}).encode()  # refused now, or after everything was uploaded
     with Staging(path) as staging, StatCache(project.cache.path) as stats, project.journal(name, staging.key) as journal:
         _check_apart(staging.path, project)
         snapshot = Snapshot(artifact, project.catalog(name), staging, stats, options, project.writer, progress or Silent(), journal)
@@ -98,7 +98,7 @@ def take(project: Project, path: str, name: str, options: Options, progress: Pro
 
 def _check_apart(staging: str, project: Project) -> None:
     """A cache or project inside the folder would be a part of what it stores."""
-    check_apart(staging)
+    project.check_apart(staging)
     for what, path in (("cache", project.cache.path), ("project", getattr(project.store, "path", None))):
         if path is not None and os.path.commonpath((staging, os.path.realpath(path))) == staging:
             raise StagingError(f"the {what} folder {path} lies inside {staging}; keep it elsewhere (--{what})")

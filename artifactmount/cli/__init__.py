@@ -96,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from artifactmount.errors import ArtifactError
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
     # Names are bytes: what is not UTF-8 goes out as it came in.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import click
 
-from artifactmount.cli.settings import Settings, progress
+from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import json_option, plural, print_json, size
 from artifactmount.download import download as fetch
 from artifactmount.names import parse, resolve
@@ -26,6 +26,8 @@ def download(settings: Settings, what: str, folder: str | None, overwrite: bool,
     is kept, so an interrupted download goes on where it was. Files that are not of the version are left alone.
     """
     reference = parse(what)
+    if folder is not None:
+        named(folder, "DIR")
     with settings.open() as project:
         version = resolve(project.existing(reference.artifact), reference)
         reference = replace(reference, version=f"v{version.n}")

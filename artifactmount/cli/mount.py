@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from artifactmount.cli.settings import Settings
+from artifactmount.cli.settings import Settings, named
 from artifactmount.mountpoint import Record, locate
 from artifactmount.mountpoint import unmount as unmount_at
 
@@ -22,12 +22,15 @@ def mount(settings: Settings, mountpoint: str, foreground: bool, allow_other: bo
     MOUNTPOINT/ARTIFACT/vN/… are the files; latest and aliases are links; MOUNTPOINT/ARTIFACT:ALIAS works, too. New versions appear by
     themselves. Returns when the files are there; a daemon in the background answers until `artifactmount umount`.
     """
-    from artifactmount.daemon import Mount, log_to, serve, start
+    from artifactmount.daemon import Mount, leave, log_to, serve, start
 
-    what = Mount(settings.url, settings.cache_path, settings.budget, locate(mountpoint), settings.state_directory, allow_other)
+    what = Mount(
+        settings.url, settings.cache_path, settings.budget, locate(named(mountpoint, "MOUNTPOINT")), settings.state_directory, allow_other
+    )
     if foreground:
         log_to(sys.stderr)
         serve(what, lambda: print(f"{what.url} is mounted at {what.mountpoint}; ^C unmounts", file=sys.stderr))
+        leave(0)
     else:
         start(what)
 
@@ -41,5 +44,5 @@ def umount(settings: Settings, mountpoint: str, lazy: bool) -> None:
 
     Returns when the daemon has ended. Refused while something uses the files, unless --lazy.
     """
-    path = locate(mountpoint)
+    path = locate(named(mountpoint, "MOUNTPOINT"))
     unmount_at(path, Record(path, settings.state_directory), lazy=lazy)

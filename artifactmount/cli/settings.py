@@ -27,7 +27,9 @@ class Settings:
     @property
     def url(self) -> str:
         """The project's place."""
-        return self._project or default_url(os.environ)
+        if self._project is not None:
+            return named(self._project, "--project")
+        return default_url(os.environ)
 
     @property
     def cache_path(self) -> str:
@@ -56,6 +58,13 @@ class Settings:
         finally:
             cache.close()
             store.close()
+
+
+def named(path: str, what: str) -> str:
+    """`path`, or UsageError when it is empty: an unset variable must not mean the current folder."""
+    if not path:
+        raise UsageError(f"{what} is empty")
+    return path
 
 
 def parse_size(text: str) -> int:

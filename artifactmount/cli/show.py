@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -75,4 +76,4 @@ def _show_version(project: Project, reference: Reference, as_json: bool) -> None
     if card.note:
         print(f"note      {plain(card.note)}")
     for key, value in card.metadata.items():
-        print(f"metadata  {plain(key)} = {plain(value)}")
+        print(f"metadata  {plain(key)} = {plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")

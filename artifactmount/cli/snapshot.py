@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from artifactmount.cli.settings import Settings, progress
+from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import json_option, print_json, size
 from artifactmount.errors import UsageError
 from artifactmount.names import check_alias, check_artifact
@@ -37,6 +37,7 @@ def snapshot(
 
     Only what changed is read and uploaded. The same content again makes no new version. `latest` follows by itself.
     """
+    named(folder, "DIR")
     check_artifact(artifact)
     for alias in aliases:
         check_alias(alias)

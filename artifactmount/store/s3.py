@@ -237,7 +237,7 @@ class S3Store:
             yield
         except ClientError as error:
             raise self._client_error(error, key) from error
-        except (BotoCoreError, HTTPClientError, ResponseParserError, OSError) as error:
+        except (BotoCoreError, HTTPClientError, ResponseParserError, OSError, RecursionError) as error:
             # A certificate is looked at before anything is sent.
             if type(error).__name__ in _NOT_SENT or "CERTIFICATE_VERIFY_FAILED" in str(error):
                 advice = "are the network, AWS_ENDPOINT_URL and the credentials right?"
