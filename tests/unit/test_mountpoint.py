@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from artifactmount.cache import Cache
-from artifactmount.errors import NotFoundError, ProjectMismatchError, RefusedError, UsageError
+from artifactmount.errors import KeyMissingError, NotFoundError, ProjectMismatchError, RefusedError, UsageError
 from artifactmount.mountpoint import KIND, Record, check_apart, locate, mount_at, mounted, prepare, within
 from artifactmount.pins import Pins
 from artifactmount.project import PROJECT_KEY, Project
@@ -313,3 +313,33 @@ def test_a_log_that_was_cut_is_refused_also_behind_a_warm_cache(machine: Machine
     with pytest.raises(ProjectMismatchError, match=f"entry {last}"):
         take(machine.open(store), str(staging), "animals", Options())
     assert [item.key for item in store.list_keys(artifact.log_key(0)[:-16])] == [artifact.log_key(seq) for seq in range(last)]
+
+
+class MeanwhileStore(MemoryStore):
+    """Something happens elsewhere just after an entry was found missing."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        try:
+            return super().get(key, start, stop)
+        except KeyMissingError:
+            if "/log/" in key and self.meanwhile is not None:
+                work, self.meanwhile = self.meanwhile, None
+                work()
+            raise
+
+
+def test_a_commit_while_the_head_is_read_is_no_history_that_went_back(machine: Machine, tmp_path: Path) -> None:
+    """Another process of this machine commits, and pins it, between two looks of this one."""
+    store, staging = MeanwhileStore(), tmp_path / "staging"
+    staging.mkdir()
+    (staging / "file").write_bytes(b"zero")
+    other = machine.open(store, create=True)
+    take(other, str(staging), "animals", Options())
+    (staging / "file").write_bytes(b"one")
+    store.meanwhile = lambda: take(other, str(staging), "animals", Options())
+    project = machine.open(store)
+    before = project.refresh("animals")
+    assert other.refresh("animals").seq > before.seq
+    assert project.refresh("animals") == other.refresh("animals")
