@@ -385,7 +385,8 @@ def test_what_is_known_is_answered_at_once_when_the_store_hangs(world: World) ->
             assert await eyes.namespace.in_artifact("a", "latest") is not None
             assert await eyes.namespace.in_root("a:latest") is not None
             assert trio.current_time() - begin < 0.5
-            assert await eyes.namespace.in_root("unknown") is None  # waited for, within bounds
+            with pytest.raises(UnreachableError):  # nobody can say whether it is there; waited for, within bounds
+                await eyes.namespace.in_root("unknown")
             assert 1 < trio.current_time() - begin < 4
 
     seeing(world, act)
@@ -401,8 +402,11 @@ def test_a_store_out_of_reach_takes_nothing_away(world: World) -> None:
         world.store.reachable = False
         assert (await eyes.namespace.list_root(), await eyes.namespace.list_artifact("a")) == before
         assert bytes(await eyes.reader.read(file, 0, 10)) == b"x"
-        assert await eyes.namespace.in_artifact("a", "v7") is None
-        assert await eyes.namespace.in_root("other") is None
+        with pytest.raises(UnreachableError):
+            await eyes.namespace.in_artifact("a", "v7")
+        with pytest.raises(UnreachableError):
+            await eyes.namespace.in_root("other")
+        assert await eyes.namespace.in_root("no name for an artifact") is None
 
     seeing(world, act)
 
