@@ -6,7 +6,8 @@ in a pack is live while the run of a live version names it there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,14 +24,16 @@ from artifactmount.packer import Packer
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.run import Run
-from artifactmount.session import Session, SessionClosedError, delete_garbage
+from artifactmount.session import Session, SessionClosedError
 from artifactmount.squash import squash
 from artifactmount.state import State, Version
-from artifactmount.steps import GetMany, Join, Local, Steps, drive
+from artifactmount.steps import Delete, GetMany, Join, ListKeys, Local, Steps, drive
+from artifactmount.store import Listed
 
 _TRIES = 3
 #: Packs read at once to be written anew, each up to 16 MiB: this bounds the memory.
 _AT_ONCE = 4
+_PAGE = 1000
 
 #: A chunk's place as far as liveness goes: the pack where it is now, and its digest.
 _Places = dict[PackId, dict[bytes, int]]
@@ -38,8 +41,8 @@ _Places = dict[PackId, dict[bytes, int]]
 
 @dataclass(slots=True)
 class Deleted:
-    """What a deletion did, or would do: versions that go; plain bytes that leave the store; packs that leave it, and how many of them were
-    written anew for what is still live in them; and by version, the plain bytes that it is charged for from now on."""
+    """What a deletion did, or would do: versions that go; plain bytes that leave the store; packs that leave it whole, and those that leave
+    after what is still live in them was written anew; and by version, the plain bytes that it is charged for from now on."""
 
     versions: list[int] = field(default_factory=list)
     freed: int = 0
@@ -51,12 +54,14 @@ class Deleted:
 @dataclass(slots=True)
 class _Plan:
     """A deletion worked out on one state: the new runs of versions whose base goes, what is still live of packs that die in part, and what
-    dies."""
+    dies. Of the packs that were looked at: what each version is charged for, and what of it passed to it from those that go."""
 
     gone: list[int]
     runs: dict[int, Run]
     partly: dict[PackId, frozenset[bytes]]
     dead: _Places
+    charged: dict[int, int]
+    passed: dict[int, int]
 
 
 def delete_versions(project: Project, name: str, numbers: Iterable[int], *, delete_aliases: bool = False, dry_run: bool = False) -> Deleted:
@@ -66,9 +71,7 @@ def delete_versions(project: Project, name: str, numbers: Iterable[int], *, dele
     `delete_aliases`); StoreError when something could not be removed; OutcomeUnknownError.
     """
     deletion = Deletion(project.artifact(name), project.catalog(name), project.writer, set(numbers), delete_aliases)
-    known = project.refresh(name)
-    if known.seq < 0:
-        raise NotFoundError(f"no artifact {name} in {project.url}; `artifactmount ls` lists what there is")
+    known = ever(project, name)
     if dry_run:
         return deletion.preview(known)
     state, deleted = drive(project.store, deletion.steps(known))
@@ -81,29 +84,48 @@ def delete_artifact(project: Project, name: str) -> Deleted:
 
     Raises NotFoundError, StoreError, OutcomeUnknownError.
     """
-    state, deleted = drive(project.store, _delete_all(project.artifact(name), project.existing(name), project.writer))
+    state, deleted = drive(project.store, _delete_all(project.artifact(name), project.catalog(name), ever(project, name), project.writer))
     project.remember(name, state)
     return deleted
 
 
-def _delete_all(artifact: Artifact, known: State, writer: Writer) -> Steps[tuple[State, Deleted]]:
-    sessions: frozenset[int] = frozenset()
+def ever(project: Project, name: str) -> State:
+    """The newest state of an artifact that may have no versions any more. Raises NotFoundError when it never had a log."""
+    state = project.refresh(name)
+    if state.seq < 0:
+        raise NotFoundError(f"no artifact {name} in {project.url}; `artifactmount ls` lists what there is")
+    return state
+
+
+def _delete_all(artifact: Artifact, catalog: Catalog, known: State, writer: Writer) -> Steps[tuple[State, Deleted]]:
     deleted = Deleted()
 
     def make(state: State) -> Steps[Act | None]:
-        nonlocal sessions, deleted
-        yield from ()
-        sessions = state.open
+        nonlocal deleted
         deleted = Deleted(list(state.versions), 0, len(state.packs))
+        with suppress(ArtifactError):  # what cannot be read can be deleted all the same
+            deleted.freed = yield Local(partial(_plain_bytes, catalog, state))
         return Commit(None, PackRanges(), (DeleteArtifact(),)) if state.versions or state.open else None
 
-    state = (yield from append(artifact, known, make, writer)).state
-    trash = state.trash
-    state = yield from finish_trash(artifact, state, writer)
-    for session in sorted(sessions):
-        yield from delete_garbage(artifact, state, session)
-    _confirm(artifact, trash, state)
-    return state, deleted
+    after = (yield from append(artifact, known, make, writer)).state
+    state = yield from finish_trash(artifact, after, writer)
+    _confirm(artifact, after.trash, state)
+    last = ""
+    while True:  # what sessions left: those just closed, and any that ended before
+        page: list[Listed] = yield ListKeys(f"{artifact.prefix}data/", last)
+        packs = ((item.key, artifact.pack_of(item.key)) for item in page)
+        yield Delete(tuple(key for key, pack in packs if pack is not None and state.is_garbage(pack)))
+        if len(page) < _PAGE:
+            return state, deleted
+        last = page[-1].key
+
+
+def _plain_bytes(catalog: Catalog, state: State) -> int:
+    """Of all live places."""
+    places: _Places = {}
+    for version in state.versions.values():
+        _add(places, _places(state, catalog.run(version), None))
+    return sum(sum(chunks.values()) for chunks in places.values())
 
 
 def _confirm(artifact: Artifact, trash: PackRanges, state: State) -> None:
@@ -132,7 +154,7 @@ class Deletion:
         """What the deletion would do in this state."""
         gone = self._gone(state)
         plan = self._plan(state, gone)
-        return self._told(state, plan, {n: self._counts(state, plan, n) for n in plan.runs})
+        return self._told(state, plan)
 
     def steps(self, known: State) -> Steps[tuple[State, Deleted]]:
         """The whole deletion: the state after it, and what it did."""
@@ -187,7 +209,6 @@ class Deletion:
             self._deleted = Deleted()
             return None if self._session.id is None else Close(self._session.id)
         plan: _Plan = yield Local(lambda: self._plan(state, gone))
-        counts = {n: self._counts(state, plan, n) for n in plan.runs}
         moves = yield from self._rewrite(plan.partly)
         ops: list[Op] = [DeleteVersion(n) for n in gone]
         kept = set(moves.values())
@@ -196,12 +217,13 @@ class Deletion:
             card, full = yield Local(partial(self._stored, version))
             metadata = yield from self._packer.store_metadata(card, bytes(run.buffer), full)
             kept |= set(metadata.packs)
-            ops.append(ReplaceRun(n, self._below(state, gone, n), counts[n], metadata, PackRanges.of(run.packs)))
+            counts = self._counts(version, run, plan.charged.get(n, 0))
+            ops.append(ReplaceRun(n, self._below(state, gone, n), counts, metadata, PackRanges.of(run.packs)))
         if moves:
             ops.append(Move(tuple(sorted(moves.items()))))
         ops += self._alias_ops(state, gone)
         self._kept = frozenset(kept)
-        self._deleted = self._told(state, plan, counts)
+        self._deleted = self._told(state, plan)
         return Commit(self._session.id, PackRanges.of(kept), tuple(ops))
 
     def _stored(self, version: Version) -> tuple[bytes, bytes]:
@@ -220,15 +242,15 @@ class Deletion:
             highest = max((n for n in state.versions if n not in gone), default=None)
             yield RemoveAlias(LATEST) if highest is None else SetAlias(LATEST, highest)
 
-    def _told(self, state: State, plan: _Plan, counts: dict[int, Counts]) -> Deleted:
-        passed = {n: counts[n].adds - state.versions[n].counts.adds for n in plan.runs}
+    @staticmethod
+    def _told(state: State, plan: _Plan) -> Deleted:
         dead = [pack for pack in plan.dead if pack not in plan.partly]
         return Deleted(
             plan.gone,
             sum(sum(chunks.values()) for chunks in plan.dead.values()),
             len(dead) + sum(len(state.versions[n].metadata.packs) for n in (*plan.gone, *plan.runs)),
             len(plan.partly),
-            {n: more for n, more in passed.items() if more},
+            plan.passed,
         )
 
     # -- what lives on -------------------------------------------------------------------------------------------------------------
@@ -236,15 +258,27 @@ class Deletion:
         runs, old = self._squashed(state, gone)
         before: _Places = {}
         for run in old:
-            _collect(state, run, before, None)
+            _add(before, _places(state, run, None))
+        left: dict[PackId, dict[bytes, int]] = {}  # place -> the lowest version that goes and names it
+        for n in gone:
+            for pack, chunks in _places(state, self._catalog.run(state.versions[n]), before).items():
+                left[pack] = dict.fromkeys(chunks, n) | left.get(pack, {})
         after: _Places = {}
+        charged, passed = Counter[int](), Counter[int]()
         for n, version in state.versions.items():
-            if n not in gone:
-                _collect(state, runs.get(n) or self._catalog.run(version), after, before.keys())
+            if n in gone:
+                continue
+            for pack, chunks in _places(state, runs.get(n) or self._catalog.run(version), before).items():
+                mine, theirs = after.setdefault(pack, {}), left.get(pack, {})
+                for digest, size in chunks.items():
+                    if digest not in mine:
+                        mine[digest] = size
+                        charged[n] += size
+                        passed[n] += size if theirs.get(digest, n) < n else 0
         dead = {pack: {d: size for d, size in chunks.items() if d not in after.get(pack, {})} for pack, chunks in before.items()}
         dead = {pack: chunks for pack, chunks in dead.items() if chunks}
         partly = {pack: frozenset(after[pack]) for pack in dead if pack in after}
-        return _Plan(gone, runs, partly, dead)
+        return _Plan(gone, runs, partly, dead, charged, {n: more for n, more in passed.items() if more})
 
     def _squashed(self, state: State, gone: list[int]) -> tuple[dict[int, Run], list[Run]]:
         """The new runs of the versions right above deleted ones, and the old runs that go."""
@@ -261,17 +295,11 @@ class Deletion:
                 waiting = []
         return runs, old + waiting
 
-    def _counts(self, state: State, plan: _Plan, n: int) -> Counts:
-        """A version's counts with its new run: `adds` are the chunks that no live version below names."""
-        run, below = plan.runs[n], _Places()
-        mine: _Places = {}
-        _collect(state, run, mine, None)
-        for m, version in state.versions.items():
-            if m < n and m not in plan.gone:
-                _collect(state, plan.runs.get(m) or self._catalog.run(version), below, mine.keys())
-        adds = sum(size for pack, chunks in mine.items() for digest, size in chunks.items() if digest not in below.get(pack, {}))
+    @staticmethod
+    def _counts(version: Version, run: Run, adds: int) -> Counts:
+        """A version's counts with its new run."""
         changes = bytes(run.changes)
-        return replace(state.versions[n].counts, added=changes.count(0), changed=changes.count(1), removed=changes.count(2), adds=adds)
+        return replace(version.counts, added=changes.count(0), changed=changes.count(1), removed=changes.count(2), adds=adds)
 
     def _rewrite(self, partly: dict[PackId, frozenset[bytes]]) -> Steps[dict[PackId, PackId]]:
         """Copy what is live of packs that die in part into new packs: old -> new. What an earlier attempt copied is used again where all
@@ -279,11 +307,24 @@ class Deletion:
         wanted = set(partly.items())
         moves: dict[PackId, PackId] = {}
         for copied, copy in self._copies.items():
-            if wanted.issuperset(copied):
+            if wanted.issuperset(copied) and all(pack not in moves for pack, _ in copied):
                 moves.update((pack, copy) for pack, _ in copied)
-        rest = sorted(pack for pack in partly if pack not in moves)
+        try:
+            groups = yield from self._send_copies(sorted(pack for pack in partly if pack not in moves), partly)
+        except ArtifactError:  # a pack was moved by somebody faster, say: what is on its way must not come with the next attempt's
+            yield from self._packer.collect()
+            raise
+        for done, copy in zip(groups, (yield from self._packer.collect()), strict=True):
+            self._copies[tuple(done)] = copy
+            moves.update((pack, copy) for pack, _ in done)
+        return moves
+
+    def _send_copies(
+        self, rest: list[PackId], partly: dict[PackId, frozenset[bytes]]
+    ) -> Steps[list[list[tuple[PackId, frozenset[bytes]]]]]:
+        """Send what is live of these packs: what each new pack was made from, in order."""
         groups: list[list[tuple[PackId, frozenset[bytes]]]] = []
-        builder, group = PackBuilder(), list[tuple[PackId, frozenset[bytes]]]()
+        builder, group, held = PackBuilder(), list[tuple[PackId, frozenset[bytes]]](), set[bytes]()
         for start in range(0, len(rest), _AT_ONCE):
             packs = rest[start : start + _AT_ONCE]
             found = yield GetMany(tuple(self._artifact.pack_key(pack) for pack in packs), PACK_BYTES)
@@ -291,18 +332,15 @@ class Deletion:
                 if len(builder) and builder.size + len(stored or b"") > PACK_LIMIT:
                     yield from self._packer.send(builder)
                     groups.append(group)
-                    builder, group = PackBuilder(), []
-                self._copy(pack, stored, partly[pack], builder)
+                    builder, group, held = PackBuilder(), [], set()
+                self._copy(pack, stored, partly[pack], builder, held)
                 group.append((pack, partly[pack]))
         if group:
             yield from self._packer.send(builder)
             groups.append(group)
-        for done, copy in zip(groups, (yield from self._packer.collect()), strict=True):
-            self._copies[tuple(done)] = copy
-            moves.update((pack, copy) for pack, _ in done)
-        return moves
+        return groups
 
-    def _copy(self, pack: PackId, stored: bytes | None, live: frozenset[bytes], builder: PackBuilder) -> None:
+    def _copy(self, pack: PackId, stored: bytes | None, live: frozenset[bytes], builder: PackBuilder, held: set[bytes]) -> None:
         key = self._artifact.pack_key(pack)
         if stored is None:
             raise KeyMissingError(key)
@@ -310,17 +348,24 @@ class Deletion:
         if len({row.digest for row in rows}) != len(live):
             raise CorruptError(f"{key} does not hold all that its runs name; `artifactmount verify {self._artifact.name}` tells more")
         for row in rows:
-            builder.add(row.digest, row.plain, stored[row.offset : row.offset + row.stored])
+            if row.digest not in held:  # two packs may have it, of snapshots that raced
+                held.add(row.digest)
+                builder.add(row.digest, row.plain, stored[row.offset : row.offset + row.stored])
 
 
-def _collect(state: State, run: Run, places: _Places, only: Iterable[PackId] | None) -> None:
-    """Add the places that a run names, as (pack where it is now, digest) with the chunk's plain length; of these packs only."""
-    wanted = {pack for pack in run.packs if only is None or state.resolve(pack) in set(only)}
-    if not wanted:
-        return
-    for chunk in run.all_chunks():
-        if chunk.place.pack in wanted:
-            places.setdefault(state.resolve(chunk.place.pack), {})[chunk.digest] = chunk.place.plain
+def _places(state: State, run: Run, only: Collection[PackId] | None) -> _Places:
+    """The places that a run names, as (pack where it is now, digest) with the chunk's plain length; of these packs only."""
+    places: _Places = {}
+    wanted = {pack: state.resolve(pack) for pack in run.packs if only is None or state.resolve(pack) in only}
+    for chunk in run.all_chunks() if wanted else ():
+        if (pack := wanted.get(chunk.place.pack)) is not None:
+            places.setdefault(pack, {})[chunk.digest] = chunk.place.plain
+    return places
+
+
+def _add(places: _Places, more: _Places) -> None:
+    for pack, chunks in more.items():
+        places.setdefault(pack, {}).update(chunks)
 
 
 def _squash_all(runs: list[Run]) -> Run:

@@ -86,17 +86,14 @@ class Operations(pyfuse3.Operations):
         place = self._tree.place(inode)
         if isinstance(place, Directory):
             await self._namespace.load(place.slot)
-        elif isinstance(place, File):
-            await self._reader.load(place.slot)
         return place
 
-    async def _attributes(self, inode: int) -> Attributes:
+    def _attributes(self, inode: int) -> Attributes:
         place = self._tree.place(inode)
         match place:
             case Directory(slot, row):
                 return self._tree.directory(slot, row)
             case File():
-                await self._reader.load(place.slot)
                 return self._tree.file(place)
             case _:
                 return self._tree.name(place)
@@ -139,7 +136,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """What stat shows."""
-        return self._fill(EntryAttributes(), await self._attributes(inode))
+        return self._fill(EntryAttributes(), self._attributes(inode))
 
     @answered
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
@@ -149,7 +146,7 @@ class Operations(pyfuse3.Operations):
             return FileNameT(place.target)
         if not isinstance(place, File):
             raise UsageError("not a symlink")
-        return FileNameT(await self._reader.target(place))
+        return FileNameT(place.slot.run.target(place.row))
 
     async def forget(self, inode_list: Any) -> None:
         """Inodes are arithmetic: there is nothing to forget."""
@@ -190,7 +187,7 @@ class Operations(pyfuse3.Operations):
             raise IsDirectoryError("a directory")
         if flags & _WRITE_FLAGS:
             raise ReadOnlyError("versions are immutable")
-        if place.slot.run is not None and place.slot.run.mode(place.row) & 3 == Kind.REFERENCE:
+        if place.slot.run.mode(place.row) & 3 == Kind.REFERENCE:
             raise NeedsNewerError("a reference, which this version cannot read")
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
@@ -239,7 +236,6 @@ class Operations(pyfuse3.Operations):
                 shown = {b"artifact": slot.artifact.encode(), b"version": b"v%d" % slot.version.n}
                 shown[b"digest"] = slot.table.digest(row).hex().encode()
             case File(slot, row):
-                assert slot.run is not None
                 shown = {b"artifact": slot.artifact.encode(), b"written": b"v%d" % slot.version.n}
                 shown[b"digest"] = slot.run.digest_of(row).hex().encode()
                 if slot.run.mode(row) & 3 == Kind.FILE:

@@ -14,6 +14,7 @@ from artifactmount.manifest import ROOT_ROW, Table
 from artifactmount.names import check_artifact, number_of, parse, resolve
 from artifactmount.project import Project
 from artifactmount.reader import Hopper
+from artifactmount.run import Run
 from artifactmount.state import State
 from artifactmount.tree import ArtifactDirectory, Attributes, Link, Tree, VersionSlot
 
@@ -133,13 +134,16 @@ class Namespace:
         """See to it that a version's table is loaded. Raises GoneError when the version was deleted."""
         if slot.loaded is None:
             work = partial(self._load, slot.artifact, slot.version.n)
-            table, state = await self._hopper.hop(("table", slot.artifact, slot.version.n), work)
-            self._tree.load(slot, table, state)
+            table, runs, state = await self._hopper.hop(("table", slot.artifact, slot.version.n), work)
+            self._tree.load(slot, table, runs, state)
 
-    def _load(self, artifact: str, number: int) -> tuple[Table, State]:
-        def load(state: State) -> tuple[Table, State]:
+    def _load(self, artifact: str, number: int) -> tuple[Table, list[Run], State]:
+        catalog = self._project.catalog(artifact)
+
+        def load(state: State) -> tuple[Table, list[Run], State]:
             if number not in state.versions:
                 raise GoneError(f"{artifact}:v{number} was deleted")
-            return self._project.catalog(artifact).table(state, number), state
+            table = catalog.table(state, number)
+            return table, catalog.runs(state, table), state
 
         return self._project.reading(artifact, load, self._project.known(artifact))

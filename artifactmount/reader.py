@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 import trio
 
-from artifactmount.errors import ArtifactError, GoneError, KeyMissingError, ProjectMismatchError
+from artifactmount.errors import ArtifactError, ProjectMismatchError
 from artifactmount.fetch import Fetcher
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.rows import show_path
-from artifactmount.run import ChunkRef, Run
+from artifactmount.run import ChunkRef
 from artifactmount.state import State
 from artifactmount.tree import File, RunSlot
 
@@ -140,37 +140,11 @@ class Reader:
             self._fetchers[artifact] = Fetcher(self._project, artifact)
         return self._fetchers[artifact]
 
-    async def load(self, slot: RunSlot) -> None:
-        """See to it that a slot's run is loaded."""
-        if slot.run is None:
-            slot.run = await self._hopper.hop(("run", slot.digest), partial(self._load, slot))
-
-    def _load(self, slot: RunSlot) -> Run:
-        catalog = self._project.catalog(slot.artifact)
-
-        def load(state: State) -> Run:
-            version = state.writers().get(slot.digest)
-            if version is None:
-                raise GoneError(f"{slot.artifact}:v{slot.version.n} was deleted, or what it builds on was")
-            return catalog.run_of(version, slot.digest)
-
-        try:
-            return catalog.run_of(slot.version, slot.digest)  # what is cached needs no live version
-        except KeyMissingError:  # stored elsewhere since (a new note, say), or gone
-            return self._project.reading(slot.artifact, load)
-
-    async def target(self, file: File) -> bytes:
-        """What a symlink points to."""
-        await self.load(file.slot)
-        assert file.slot.run is not None
-        return file.slot.run.target(file.row)
-
     async def read(self, file: File, offset: int, size: int) -> bytes | memoryview:
         """Bytes [offset, offset + size) of a file; fewer only at its end.
 
         Raises GoneError (its version was deleted and the bytes with it), CorruptError, StoreError.
         """
-        await self.load(file.slot)
         opened = self._open_file(file)
         end = min(offset + size, opened.starts[-1])
         if offset >= end:
@@ -185,7 +159,7 @@ class Reader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def cached(self, file: File) -> bool:
-        """Whether a file can be read without the store. Its run MUST be loaded."""
+        """Whether a file can be read without the store."""
         opened = self._open_file(file)
         in_place = self._fetcher(file.slot.artifact).in_place
         return in_place or all(r.digest in self._memory or self._project.cache.has_chunk(r.digest) for r in opened.refs)
@@ -193,9 +167,7 @@ class Reader:
     def _open_file(self, file: File) -> _OpenFile:
         opened = self._files.get(file)
         if opened is None:
-            run = file.slot.run
-            assert run is not None
-            refs = run.chunks(file.row)
+            refs = file.slot.run.chunks(file.row)
             starts = list(accumulate((ref.place.plain for ref in refs), initial=0))
             opened = self._files[file] = _OpenFile(file.slot, file.row, refs, starts)
             if len(self._files) > _OPEN_FILES:
@@ -248,7 +220,7 @@ class Reader:
         return False
 
     def _fetch(self, slot: RunSlot, ref: ChunkRef) -> bytes:
-        return self._fetcher(slot.artifact).chunk(ref, self._state(slot.artifact), slot.digest)
+        return self._fetcher(slot.artifact).chunk(ref, self._state(slot.artifact), slot.run.digest)
 
     def _fetch_pack(self, artifact: str, pack: PackId) -> dict[bytes, bytes]:
         return self._fetcher(artifact).whole_pack(pack, self._state(artifact))
@@ -302,5 +274,4 @@ class Reader:
 
 
 def _show(opened: _OpenFile) -> str:
-    assert opened.slot.run is not None
     return show_path(opened.slot.run.path(opened.row))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
@@ -53,7 +54,7 @@ def _work_out(catalog: Catalog, state: State) -> Iterator[Sizes]:
                 plain, stored = plain + size, stored + packed
         adds[n] = plain, stored
     numbers = list(state.versions)
-    for n, above in zip(numbers, [*numbers[1:], None], strict=True):
+    for n, above in zip_longest(numbers, numbers[1:]):
         run = catalog.run(state.versions[n])
         rows = None if above is None else overridden(run, catalog.run(state.versions[above]))
         gone = {place: size for place, size, _ in _places(state, run, rows) if place not in shared}

@@ -8,7 +8,7 @@ that did not change between two versions is one inode, with one page cache, in b
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -74,14 +74,13 @@ class VersionSlot:
 
 @dataclass(slots=True, eq=False)
 class RunSlot:
-    """A run that files were seen of. It is loaded when one of them is first used."""
+    """A run that files were seen of."""
 
     number: int
     artifact: str
     version: Version
-    digest: bytes
+    run: Run
     time: int
-    run: Run | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +147,22 @@ class Tree:
             self._versions[artifact, version.n] = slot
         return slot
 
-    def load(self, slot: VersionSlot, table: Table, state: State) -> None:
-        """Give a version its table, and slots to the runs that its rows come from."""
+    def load(self, slot: VersionSlot, table: Table, runs: Sequence[Run], state: State) -> None:
+        """Give a version its table, and slots to the runs that its rows come from (in the order of the table's origins).
+
+        They stay open from now on: a run may leave the store, and the cache, while the version lives on (a deletion below it).
+        """
         if slot.loaded is None:
             writers = state.writers()
-            slot.runs = [self._run_slot(slot.artifact, digest, writers.get(digest, slot.version)) for digest in table.origins]
+            slot.runs = [self._run_slot(slot.artifact, run, writers.get(run.digest, slot.version)) for run in runs]
             slot.loaded = table
 
-    def _run_slot(self, artifact: str, digest: bytes, version: Version) -> RunSlot:
-        slot = self._runs.get((artifact, digest))
+    def _run_slot(self, artifact: str, run: Run, version: Version) -> RunSlot:
+        slot = self._runs.get((artifact, run.digest))
         if slot is None:
-            slot = RunSlot(len(self._slots), artifact, version, digest, time_of(version))
+            slot = RunSlot(len(self._slots), artifact, version, run, time_of(version))
             self._slots.append(slot)
-            self._runs[artifact, digest] = slot
+            self._runs[artifact, run.digest] = slot
         return slot
 
     # -- in a version --------------------------------------------------------------------------------------------------------------
@@ -194,9 +196,8 @@ class Tree:
 
     @staticmethod
     def file(file: File) -> Attributes:
-        """The attributes of a file, from its run, which MUST be loaded."""
+        """The attributes of a file."""
         run = file.slot.run
-        assert run is not None
         return _file(file.slot, file.row, run.mode(file.row), run.size(file.row), run.mtime(file.row))
 
 

@@ -10,7 +10,7 @@ import click
 
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, plural, print_json, size
-from artifactmount.delete import Deleted, delete_artifact, delete_versions
+from artifactmount.delete import Deleted, delete_artifact, delete_versions, ever
 from artifactmount.errors import NotFoundError, UsageError
 from artifactmount.names import number_of, parse, resolve
 from artifactmount.project import Project
@@ -36,7 +36,7 @@ def delete(
     """
     with settings.open() as project:
         name, numbers = _chosen(project, what, everything)
-        if not (dry_run or yes):
+        if numbers and not (dry_run or yes):
             ask(name, numbers)
         if everything and not dry_run:
             done = delete_artifact(project, name)
@@ -55,17 +55,18 @@ def _chosen(project: Project, what: tuple[str, ...], everything: bool) -> tuple[
         names.add(reference.artifact)
         if reference.path or len(names) > 1:
             raise UsageError("delete takes versions of one artifact, not paths in them")
-        state = project.existing(reference.artifact)
+        state = ever(project, reference.artifact)
         if everything:
             if reference.version is not None or len(what) > 1:
                 raise UsageError(f"--all takes the artifact alone: artifactmount delete {reference.artifact} --all")
             numbers = list(state.versions)
         elif between:
-            first, last = number_of(between[2]) or 0, number_of(between[3]) or 0
-            found = [n for n in state.versions if first <= n <= last]
-            if not found:
+            first, last = number_of(between[2]), number_of(between[3])
+            if first is None or last is None or last < first:
+                raise UsageError(f"not a range of versions: {text}; write for example {reference.artifact}:v0..v9")
+            if first >= state.next:
                 raise NotFoundError(f"no version of {text}; `artifactmount ls {reference.artifact}` lists them")
-            numbers += found
+            numbers += [n for n in state.versions if first <= n <= last]
         elif reference.version is None:
             raise UsageError(f"say which version: {reference.artifact}:vN; or --all for all of them")
         else:

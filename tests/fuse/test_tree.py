@@ -16,6 +16,7 @@ import trio.testing
 
 from artifactmount.alias import move
 from artifactmount.cache import Cache
+from artifactmount.delete import delete_versions
 from artifactmount.errors import CorruptError, GoneError, NotDirectoryError, UnreachableError
 from artifactmount.manifest import ROOT_ROW
 from artifactmount.names import parse
@@ -136,7 +137,6 @@ class Eyes:
         """The file at a path, its run loaded."""
         place = self.tree.place((await self.look(artifact, version, *names)).inode)
         assert isinstance(place, File)
-        await self.reader.load(place.slot)
         return place
 
 
@@ -190,7 +190,6 @@ def test_an_inode_is_its_slot_and_its_row(world: World) -> None:
                 assert attributes.inode == place.slot.number << 32 | place.row + 1 or place.row == ROOT_ROW
             else:
                 assert isinstance(place, File) and attributes.inode == place.slot.number << 32 | place.row + 1
-                await eyes.reader.load(place.slot)
                 assert eyes.tree.file(place) == attributes
         assert not root.lasting and folder.lasting and all(file.lasting for file in files)
 
@@ -212,6 +211,22 @@ def test_files_are_the_row_of_the_run_that_wrote_them_and_slots_are_never_shared
             assert len(slots) == 5  # three versions; the runs of v0 and v1
             place = eyes.tree.place(next(iter(same)))
             assert isinstance(place, File) and place.slot.version.n == 0
+
+    seeing(world, act)
+
+
+def test_a_version_that_was_looked_into_outlives_the_runs_it_came_from(world: World) -> None:
+    """v1 lives, what v0 wrote of it was stored anew with v1's own run, and the cache is empty."""
+    world.snapshot("a", {"old": b"0", "dead": b"x"})
+    world.snapshot("a", {"old": b"0", "new": b"1"})
+    assert world.staging.joinpath("old").exists()
+
+    async def act(eyes: Eyes) -> None:
+        await eyes.look("a", "v1", "new")
+        delete_versions(world.writer, "a", [0])
+        world.caches[1].clear()
+        for name, content in (("old", b"0"), ("new", b"1")):
+            assert bytes(await eyes.reader.read(await eyes.file("a", "v1", name), 0, 10)) == content
 
     seeing(world, act)
 

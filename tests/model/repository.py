@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,9 @@ from artifactmount.cache import Cache
 from artifactmount.cache.stats import StatCache
 from artifactmount.card import Card
 from artifactmount.catalog import Catalog
+from artifactmount.delete import Deleted, Deletion
 from artifactmount.digest import content_digest
-from artifactmount.errors import KeyMissingError, OutcomeUnknownError, RefusedError, StoreError
+from artifactmount.errors import KeyMissingError, NotFoundError, OutcomeUnknownError, RefusedError, StoreError
 from artifactmount.fold import LATEST
 from artifactmount.log import Entry, decode_entry
 from artifactmount.pack import decode, open_chunk
@@ -26,6 +27,7 @@ from artifactmount.progress import Silent
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import Kind, is_executable, kind_of, path_of
 from artifactmount.run import Run
+from artifactmount.sizes import sizes
 from artifactmount.snapshot import Options, Result, Snapshot
 from artifactmount.staging import Staging
 from artifactmount.state import State
@@ -124,6 +126,19 @@ class Asked:
     over: bool = False
 
 
+@dataclass(eq=False, slots=True)
+class Removal:
+    """One deletion of versions that a client was asked for, and how it ended. `seq`: of the state it returned."""
+
+    actor: str
+    numbers: frozenset[int]
+    delete_aliases: bool
+    result: Deleted | None = None
+    seq: int = -1
+    error: Exception | None = None
+    over: bool = False
+
+
 class Client:
     """One machine: a cache, a staging folder, and the newest state it knows."""
 
@@ -169,6 +184,26 @@ class Client:
             then(process)
 
         return repository.world.start(asked.actor, snapshot.steps(self.known), ended)
+
+    def delete(self, numbers: Iterable[int], then: Callable[[Process], None] = lambda _: None, *, delete_aliases: bool = True) -> Process:
+        """Start a deletion of these versions."""
+        repository = self._repository
+        writer = repository.writer(self.name)
+        removal = Removal(writer.actor, frozenset(numbers), delete_aliases)
+        repository.removals.append(removal)
+        deletion = Deletion(repository.artifact, self.catalog(), writer, set(numbers), delete_aliases)
+
+        def ended(process: Process) -> None:
+            removal.over, removal.error = True, process.error
+            if process.crashed:
+                self.restart()
+            elif process.result is not None:
+                self.known, removal.result = process.result
+                removal.seq = process.result[0].seq
+                repository.check_gone(removal)
+            then(process)
+
+        return repository.world.start(writer.actor, deletion.steps(self.known or repository.artifact.empty()), ended)
 
     def close_sessions(self, then: Callable[[Process], None] = lambda _: None) -> Process:
         """Start to close every session that is open, and to sweep what it stored: what `gc` does after a grace."""
@@ -236,6 +271,8 @@ class Repository:
     folder: Path
     artifact: Artifact = field(default=Artifact(PROJECT, NAME))
     asked: dict[str, Asked] = field(default_factory=dict)
+    removals: list[Removal] = field(default_factory=list)
+    faithful: bool = False  # no request is lost or late: what is gone must stay gone
     clients: list[Client] = field(default_factory=list)
     _writers: int = 0
     _readers: int = 0
@@ -243,6 +280,8 @@ class Repository:
     def __post_init__(self) -> None:
         self.store = self.world.store
         self.history = History(self.store, self.artifact)
+        self._runs: dict[bytes, Run] = {}  # of every version there ever was
+        self._loaded = 0  # states whose runs are there
 
     def client(self, *, cache: str | None = None) -> Client:
         """One more machine; or one more user of a machine's cache."""
@@ -265,8 +304,28 @@ class Repository:
     def before_deleting(self, keys: tuple[str, ...]) -> None:
         """R3: only garbage is deleted."""
         state = self.history.read()
+        self._keep_runs()
         for key in keys:
             assert state.is_garbage(pack_of(key)), f"{key} is deleted and is no garbage after entry {state.seq}"
+
+    def _keep_runs(self) -> None:
+        """Remember the runs of every state so far: nothing that the newest states need was deleted yet."""
+        self.history.read()
+        for state in self.history.states[self._loaded :]:
+            for version in state.versions.values():
+                if version.metadata.run not in self._runs:
+                    _, delta, _ = self.clients[0].catalog().read_stored(version)
+                    self._runs[version.metadata.run] = Run(delta, version.metadata.run)
+        self._loaded = len(self.history.states)
+
+    def charged(self, state: State, where: State | None = None) -> dict[tuple[PackId, bytes], tuple[int, int]]:
+        """Every live place of a state (as `where` resolves it): the oldest version that names it, and its plain bytes."""
+        self._keep_runs()
+        places: dict[tuple[PackId, bytes], tuple[int, int]] = {}
+        for n, version in state.versions.items():
+            for chunk in self._runs[version.metadata.run].all_chunks():
+                places.setdefault(((where or state).resolve(chunk.place.pack), chunk.digest), (n, chunk.place.plain))
+        return places
 
     def data_keys(self) -> set[PackId]:
         """The packs that the store holds."""
@@ -280,7 +339,9 @@ class Repository:
         self._check_head()
         self._check_versions(state)
         self._check_promises()
+        self._check_removals()
         self._check_keys(state)
+        self._check_packs(state)
         readers = [self.clients[0].catalog()] if self.clients else []
         if cold:
             self._readers += 1
@@ -344,6 +405,75 @@ class Repository:
         assert asked.result is not None
         n = asked.result.version
         return n in state.versions and all(state.aliases.get(alias) == n for alias in (LATEST, *asked.options.aliases))
+
+    def check_gone(self, removal: Removal) -> None:
+        """I8, when a deletion returns: what left the live packs, by it or before it, is gone, and what it stored for nothing, too."""
+        state = self.history.read()
+        if not self.faithful:
+            return
+        commits = [entry for entry in self.history.entries if entry.actor == removal.actor and isinstance(entry.act, Commit)]
+        after = self.history.states[(commits[-1].seq if commits else removal.seq) + 1]
+        there = self.data_keys()
+        dead = {pack for at in self.history.states[: after.seq + 2] for pack in at.packs if pack not in after.packs}
+        assert not dead & there, f"{removal.actor} returned and left {sorted(dead & there)}"
+        own = {entry.seq for entry in self.history.entries if entry.actor == removal.actor and isinstance(entry.act, Open)}
+        left = {pack for pack in there if pack.session in own and state.is_garbage(pack) and pack not in after.packs}
+        closed = {entry.act.session for entry in self.history.entries if isinstance(entry.act, Close) and entry.actor != removal.actor}
+        left = {pack for pack in left if pack.session not in closed}  # whoever closed a session sweeps it
+        assert not left, f"{removal.actor} returned and left its own {sorted(left)}"
+
+    def _check_removals(self) -> None:
+        """Of deletions: acknowledged, exactly once and for ever; refused, never. What was said of bytes is true to the byte."""
+        for removal in self.removals:
+            commits = [entry for entry in self.history.entries if entry.actor == removal.actor and isinstance(entry.act, Commit)]
+            assert len(commits) <= 1
+            if not removal.over or removal.result is None:
+                refused = isinstance(removal.error, RefusedError | NotFoundError)
+                assert not (commits and refused), repr(removal.error)
+                continue
+            for state in self.history.states[removal.seq + 1 :]:
+                assert not removal.numbers & state.versions.keys()
+            if not commits:
+                assert removal.result == Deleted()
+                continue
+            before, after = self.history.states[commits[0].seq], self.history.states[commits[0].seq + 1]
+            assert (
+                removal.result.versions
+                == sorted(before.versions.keys() - after.versions.keys())
+                == sorted(removal.numbers & set(before.versions))
+            )
+            was, now = self.charged(before), self.charged(after, before)
+            assert now.keys() <= was.keys()
+            assert removal.result.freed == sum(was[place][1] for place in was.keys() - now.keys())
+            passed = {n: sum(size for place, (m, size) in now.items() if m == n != was[place][0]) for n in after.versions}
+            assert removal.result.passed == {n: more for n, more in passed.items() if more}
+            assert removal.result.packs + removal.result.rewritten == len(before.packs - after.packs)
+
+    def _check_packs(self, state: State) -> None:
+        """A live pack holds exactly the live places in it, each once: so nobody has to read packs to find what is dead."""
+        live: dict[PackId, set[bytes]] = {}
+        for pack, digest in self.charged(state):
+            live.setdefault(pack, set()).add(digest)
+        metadata = {pack for version in state.versions.values() for pack in version.metadata.packs}
+        assert set(state.packs) == live.keys() | metadata and not live.keys() & metadata
+        for pack, digests in live.items():
+            assert sorted(row.digest for row in decode(self.store.get(self.artifact.pack_key(pack)))) == sorted(digests), pack
+
+    def check_sizes(self, client: Client) -> None:
+        """`du` says what deleting each version would do, and what lies in the live packs."""
+        state, catalog = self.history.read(), client.catalog()
+        found = sizes(catalog, client.cache, state)
+        charged = self.charged(state)
+        assert [size.version for size in found] == list(state.versions)
+        for size in found:
+            assert size.adds == sum(plain for n, plain in charged.values() if n == size.version)
+            deletion = Deletion(self.artifact, catalog, self.writer("du"), {size.version}, delete_aliases=True)
+            assert size.frees == deletion.preview(state).freed
+        content = {pack for pack, _ in charged}
+        rows = [row for pack in content for row in decode(self.store.get(self.artifact.pack_key(pack)))]
+        assert sum(size.adds for size in found) == sum(row.plain for row in rows)
+        assert sum(size.stored for size in found) == sum(row.stored for row in rows)
+        assert sizes(catalog, client.cache, state) == found
 
     def _check_keys(self, state: State) -> None:
         """I5 and I2: every pack is of a session that was opened, and what is live is there; garbage stays garbage."""
@@ -418,9 +548,11 @@ def read_tree(store: MemoryStore, catalog: Catalog, state: State, n: int) -> Tre
 def _read_file(store: MemoryStore, artifact: Artifact, state: State, run: Run, row: int) -> bytes:
     parts: list[bytes] = []
     for chunk in run.chunks(row):
-        place = chunk.place
-        assert state.resolve(place.pack) == place.pack  # nothing here moves packs
-        stored = store.get(artifact.pack_key(place.pack), place.offset, place.offset + place.stored)
+        place, pack = chunk.place, state.resolve(chunk.place.pack)
+        offset = place.offset
+        if pack != place.pack:  # it was moved, and the new pack's table says where to
+            (offset,) = {row.offset for row in decode(store.get(artifact.pack_key(pack))) if row.digest == chunk.digest}
+        stored = store.get(artifact.pack_key(pack), offset, offset + place.stored)
         parts.append(open_chunk(stored, place.plain, chunk.digest))
     return b"".join(parts)
 
