@@ -69,7 +69,7 @@ class Pins:
         try:
             with open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
                 return file.read() or None  # a new file may be empty after a power cut: then nothing was seen
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _write(self, name: str, text: str) -> None:
