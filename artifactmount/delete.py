@@ -17,20 +17,19 @@ from blake3 import blake3
 from artifactmount.acts import Act, Close, Commit, Counts, DeleteArtifact, DeleteVersion, Move, Op, RemoveAlias, ReplaceRun, SetAlias
 from artifactmount.artifact import Artifact, Writer, append, finish_trash, head
 from artifactmount.catalog import Catalog
-from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, OutcomeUnknownError, RefusedError, StoreError
+from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, RefusedError, StoreError
 from artifactmount.fold import LATEST
 from artifactmount.pack import PACK_BYTES, PACK_LIMIT, PackBuilder, decode
 from artifactmount.packer import Packer
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.run import Run
-from artifactmount.session import Session, SessionClosedError
+from artifactmount.session import Session, complete
 from artifactmount.squash import squash
 from artifactmount.state import State, Version
-from artifactmount.steps import Delete, GetMany, Join, ListKeys, Local, Steps, drive
+from artifactmount.steps import Delete, GetMany, ListKeys, Local, Steps, drive
 from artifactmount.store import Listed
 
-_TRIES = 3
 #: Packs read at once to be written anew, each up to 16 MiB: this bounds the memory.
 _AT_ONCE = 4
 _PAGE = 1000
@@ -141,11 +140,12 @@ class Deletion:
     def __init__(self, artifact: Artifact, catalog: Catalog, writer: Writer, numbers: set[int], delete_aliases: bool) -> None:
         self._artifact, self._catalog, self._writer = artifact, catalog, writer
         self._numbers, self._delete_aliases = numbers, delete_aliases
-        self._begin(artifact.empty())
+        self.begin_anew(artifact.empty())
 
-    def _begin(self, state: State) -> None:
-        self._session = Session(self._artifact, self._writer, state)
-        self._packer = Packer(self._artifact, self._session)
+    def begin_anew(self, state: State) -> None:
+        """See Work."""
+        self.session = Session(self._artifact, self._writer, state)
+        self._packer = Packer(self._artifact, self.session)
         self._copies: dict[tuple[tuple[PackId, frozenset[bytes]], ...], PackId] = {}
         self._kept: frozenset[PackId] = frozenset()
         self._deleted = Deleted()
@@ -159,33 +159,17 @@ class Deletion:
     def steps(self, known: State) -> Steps[tuple[State, Deleted]]:
         """The whole deletion: the state after it, and what it did."""
         state = yield from head(self._artifact, known)
-        try:
-            closed_before = 0
-            while True:
-                self._session.state = state
-                try:
-                    state = yield from finish_trash(self._artifact, state, self._writer)
-                    appended = yield from append(self._artifact, state, self._make, self._writer)
-                    break
-                except SessionClosedError as closed:
-                    state, closed_before = closed.state, closed_before + 1
-                    if closed_before == _TRIES:
-                        raise RefusedError(
-                            f"{self._artifact.name}: the session was closed {_TRIES} times; is `gc --grace` too short?"
-                        ) from closed
-                    with suppress(ArtifactError):
-                        yield Join()
-                    self._begin(state)
-        except (OutcomeUnknownError, KeyboardInterrupt):
-            raise  # the commit may have taken effect: nothing is cleaned up
-        except (ArtifactError, OSError):
-            yield from self._session.give_up()
-            raise
-        self._session.state = appended.state
-        yield from self._session.delete_leftovers(self._packer.used, self._kept)
-        state = yield from finish_trash(self._artifact, appended.state, self._writer)
-        _confirm(self._artifact, appended.state.trash, state)
+        after, state = yield from complete(self._artifact, self._writer, state, self)
+        _confirm(self._artifact, after.trash, state)
         return state, self._deleted
+
+    def attempt(self, state: State) -> Steps[tuple[State, State]]:
+        """See Work: the states after the commit, and after its trash was taken out."""
+        self.session.state = state
+        after = (yield from append(self._artifact, state, self._make, self._writer)).state
+        self.session.state = after
+        yield from self.session.delete_leftovers(self._packer.used, self._kept)
+        return after, (yield from finish_trash(self._artifact, after, self._writer))
 
     # -- the decision --------------------------------------------------------------------------------------------------------------
     def _gone(self, state: State) -> list[int]:
@@ -202,12 +186,12 @@ class Deletion:
         return gone
 
     def _make(self, state: State) -> Steps[Act | None]:
-        self._session.check(state)
+        self.session.check(state)
         gone = self._gone(state)
         self._kept = frozenset()
         if not gone:
             self._deleted = Deleted()
-            return None if self._session.id is None else Close(self._session.id)
+            return None if self.session.id is None else Close(self.session.id)
         plan: _Plan = yield Local(lambda: self._plan(state, gone))
         moves = yield from self._rewrite(plan.partly)
         ops: list[Op] = [DeleteVersion(n) for n in gone]
@@ -224,7 +208,7 @@ class Deletion:
         ops += self._alias_ops(state, gone)
         self._kept = frozenset(kept)
         self._deleted = self._told(state, plan)
-        return Commit(self._session.id, PackRanges.of(kept), tuple(ops))
+        return Commit(self.session.id, PackRanges.of(kept), tuple(ops))
 
     def _stored(self, version: Version) -> tuple[bytes, bytes]:
         """Card and whole manifest (or nothing) of a version, to be stored again beside another run."""

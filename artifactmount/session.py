@@ -8,17 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from typing import Protocol, TypeVar
 
 from artifactmount.acts import Act, Close, Open
-from artifactmount.artifact import Artifact, Writer, append, head, session_keys
-from artifactmount.errors import ArtifactError
+from artifactmount.artifact import Artifact, Writer, append, finish_trash, head, session_keys
+from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, OutcomeUnknownError, RefusedError
 from artifactmount.journal import Journal
 from artifactmount.ranges import PackId
 from artifactmount.state import State
 from artifactmount.steps import Delete, Join, Steps
 
+T_co = TypeVar("T_co", covariant=True)
+
 #: How often a writer that uploads looks whether its session was closed (by somebody who took it for dead), in seconds.
 _LOOK_EVERY = 30
+#: How often work begins anew because its session was closed, before it gives up.
+_TRIES = 3
 
 
 class SessionClosedError(Exception):
@@ -114,3 +119,51 @@ def delete_garbage(artifact: Artifact, state: State, session: int) -> Steps[None
     """Delete everything of an ended session that is garbage in `state`. What a commit of it kept is live, and stays."""
     keys = yield from session_keys(artifact, session)
     yield Delete(tuple(key for key in sorted(keys) if (pack := artifact.pack_of(key)) is None or state.is_garbage(pack)))
+
+
+class Work(Protocol[T_co]):
+    """What uploads in a session and commits it. `session` is the one of the attempt under way."""
+
+    session: Session
+
+    def attempt(self, state: State) -> Steps[T_co]:
+        """All of it, from a state to its commit."""
+        ...
+
+    def begin_anew(self, state: State) -> None:
+        """Forget what was uploaded: the session was closed."""
+        ...
+
+
+def complete(artifact: Artifact, writer: Writer, state: State, work: Work[T_co]) -> Steps[T_co]:
+    """Attempt the work until its session lives to see the commit, finishing first what others left to be deleted.
+
+    What it uploaded is cleaned up when it fails; not when the commit's outcome is unknown, nor when it is interrupted: the commit may have
+    taken effect, or the same work may be run again and go on with the session. Raises what the work raises; RefusedError when its session
+    was closed several times.
+    """
+    closed_before = 0
+    try:
+        while True:
+            try:
+                state = yield from finish_trash(artifact, state, writer)
+                return (yield from work.attempt(state))
+            except SessionClosedError as closed:
+                state, closed_before = closed.state, closed_before + 1
+                if closed_before == _TRIES:
+                    raise RefusedError(
+                        f"{artifact.name}: the session was closed {_TRIES} times while it uploaded; is `gc --grace` too short?"
+                    ) from closed
+                with suppress(ArtifactError):
+                    yield Join()  # its uploads under way must not come with the next session's
+                work.begin_anew(state)
+            except KeyMissingError as missing:  # a run that a newer state replaced
+                newer = yield from head(artifact, state)
+                if newer.seq == state.seq:
+                    raise CorruptError(f"{artifact.name}: {missing}") from missing
+                state = newer
+    except (OutcomeUnknownError, KeyboardInterrupt):
+        raise
+    except (ArtifactError, OSError):
+        yield from work.session.give_up()
+        raise

@@ -7,7 +7,6 @@ metadata packs, then one log entry that makes all of it live at once. Walked thr
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress as select
 from typing import Any
@@ -22,7 +21,7 @@ from artifactmount.card import Card
 from artifactmount.catalog import Catalog
 from artifactmount.changes import Changes
 from artifactmount.content import ContentReader
-from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, OutcomeUnknownError, RefusedError, StagingError
+from artifactmount.errors import RefusedError, StagingError
 from artifactmount.fold import LATEST
 from artifactmount.journal import Journal
 from artifactmount.manifest import Table
@@ -37,12 +36,11 @@ from artifactmount.rows import Kind
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import scan
-from artifactmount.session import Session, SessionClosedError
+from artifactmount.session import Session, complete
 from artifactmount.staging import Listing, Staging
 from artifactmount.state import State, Version
-from artifactmount.steps import Join, Local, Steps, drive
+from artifactmount.steps import Local, Steps, drive
 
-_TRIES = 3
 #: When a whole manifest is stored beside the delta (design: the chain to read stays short, at a bounded share of the bytes).
 _FULL_BYTES = 1 << 20
 _FULL_CHAIN = 64
@@ -122,15 +120,16 @@ class Snapshot:
         self._options, self._writer, self._progress, self._journal = options, writer, progress, journal
         self._reader = ContentReader(staging, self._known)
         self._places: PlaceIndex | None = None
-        self._forget_session(artifact.empty())
+        self.begin_anew(artifact.empty())
 
     def close(self) -> None:
         """Stop the threads."""
         self._reader.close()
 
-    def _forget_session(self, state: State) -> None:
-        self._session = Session(self._artifact, self._writer, state, self._journal)
-        self._packer = Packer(self._artifact, self._session)
+    def begin_anew(self, state: State) -> None:
+        """See Work."""
+        self.session = Session(self._artifact, self._writer, state, self._journal)
+        self._packer = Packer(self._artifact, self.session)
         self._changes = Changes(self._staging, self._reader, self._packer, self._progress)
         self._kept: frozenset[PackId] = frozenset()
 
@@ -141,36 +140,13 @@ class Snapshot:
     def steps(self, known: State | None) -> Steps[tuple[State, Result]]:
         """The whole snapshot: the state after it, and what it did."""
         state = yield from head(self._artifact, known)
-        if self._session.resume(state):
+        if self.session.resume(state):
             self._packer.restore()
-        try:
-            closed_before = 0
-            while True:
-                try:
-                    state = yield from finish_trash(self._artifact, state, self._writer)
-                    return (yield from self._attempt(state))
-                except SessionClosedError as closed:
-                    state, closed_before = closed.state, closed_before + 1
-                    if closed_before == _TRIES:
-                        raise RefusedError(
-                            f"{self._artifact.name}: the session was closed {_TRIES} times while it uploaded; is `gc --grace` too short?"
-                        ) from closed
-                    with suppress(ArtifactError):
-                        yield Join()  # its uploads under way must not come with the next session's
-                    self._forget_session(state)
-                except KeyMissingError as missing:  # a run that a newer state replaced
-                    newer = yield from head(self._artifact, state)
-                    if newer.seq == state.seq:
-                        raise CorruptError(f"{self._artifact.name}: {missing}") from missing
-                    state = newer
-        except (OutcomeUnknownError, KeyboardInterrupt):
-            raise  # the commit may have taken effect, or the same snapshot may be run again: nothing is cleaned up
-        except (ArtifactError, OSError):
-            yield from self._session.give_up()
-            raise
+        return (yield from complete(self._artifact, self._writer, state, self))
 
-    def _attempt(self, state: State) -> Steps[tuple[State, Result]]:
-        self._session.state = state
+    def attempt(self, state: State) -> Steps[tuple[State, Result]]:
+        """See Work."""
+        self.session.state = state
         base: Table = yield Local(lambda: self._catalog.newest(state))
         self._places = yield Local(lambda: self._catalog.places(state))
         clock = self._staging.clock()
@@ -186,9 +162,9 @@ class Snapshot:
         if len(self._builder):
             delta = self._builder.finish(lambda _: _NOWHERE)  # the table asks for no places
             self._table = Table(merge(base, [Run(delta, blake3(delta).digest(), check=False)]), check=False)
-        appended = yield from append(self._artifact, self._session.state, self._make, self._writer)
-        self._session.state = appended.state
-        yield from self._session.delete_leftovers(self._packer.used, self._kept)
+        appended = yield from append(self._artifact, self.session.state, self._make, self._writer)
+        self.session.state = appended.state
+        yield from self.session.delete_leftovers(self._packer.used, self._kept)
         state = yield from finish_trash(self._artifact, appended.state, self._writer)
         return state, self._result(state)
 
@@ -197,7 +173,7 @@ class Snapshot:
 
     # -- the decision, on every state that a slot was lost to ------------------------------------------------------------------------
     def _make(self, state: State) -> Steps[Act | None]:
-        self._session.check(state)
+        self.session.check(state)
         if self._options.type is not None and state.type is not None and state.type != self._options.type:
             raise RefusedError(f"{self._artifact.name} is of type {state.type!r}, not {self._options.type!r}; a name has one type")
         twins = [version for version in state.versions.values() if version.digest == self._table.root]
@@ -223,8 +199,8 @@ class Snapshot:
         return self._commit(ops, [*metadata.packs, *named])
 
     def _commit(self, ops: tuple[Op, ...], packs: list[PackId]) -> Commit:
-        self._kept = frozenset(pack for pack in packs if pack.session == self._session.id)
-        return Commit(self._session.id, PackRanges.of(self._kept), ops)
+        self._kept = frozenset(pack for pack in packs if pack.session == self.session.id)
+        return Commit(self.session.id, PackRanges.of(self._kept), ops)
 
     def _equal_to(self, state: State, twin: Version) -> Steps[Act | None]:
         """No new version: the aliases asked for, and `latest`, move to the equal one; a new note or metadata is written to its card."""
@@ -246,7 +222,7 @@ class Snapshot:
         if ops:
             return self._commit(tuple(ops), packs)
         self._kept = frozenset()
-        return None if self._session.id is None else Close(self._session.id)
+        return None if self.session.id is None else Close(self.session.id)
 
     # -- places and packs ----------------------------------------------------------------------------------------------------------
     def _place_all(self, builder: RunBuilder) -> Steps[dict[bytes, Place]]:
@@ -282,7 +258,7 @@ class Snapshot:
         modes = bytes(self._table.modes)
         kinds = [modes.count(mode) for mode in range(8)]
         tracks = sum(select(self._table.sizes, modes.translate(_FILE_MODES)))
-        new = {chunk.digest: chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session == self._session.id}
+        new = {chunk.digest: chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session == self.session.id}
         changes = bytes(run.changes)
         return Counts(
             files=kinds[Kind.FILE] + kinds[Kind.FILE | 4],
