@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from artifactmount.cli.settings import Settings
-from artifactmount.cli.text import json_option, path, print_json
+from artifactmount.cli.text import json_option, path, print_json, size
 from artifactmount.errors import UsageError
 from artifactmount.manifest import MISSING, Table
 from artifactmount.merge import diff as differences
@@ -24,18 +26,20 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
     """Show what differs between two versions.
 
     A line each: A (only in the second), M (in both, with other content or another executable bit) or D (only in the first), and the path; a
-    directory ends with a slash. The versions may be of different artifacts.
+    directory ends with a slash. The totals go to stderr. The versions may be of different artifacts.
     """
     references = parse(old), parse(new)
     if any(reference.path for reference in references):
         raise UsageError(f"diff takes versions, not paths in them: artifactmount diff {references[0]} {references[1]}")
     with settings.open() as project:
         before, after = (_table(project, reference) for reference in references)
-        found = False
+        counts, came, went = Counter[str](), 0, 0
         listed: list[dict[str, str]] = []
         for key, name, a, b in differences(before, after):
-            found = True
             letter = "A" if a == MISSING else "D" if b == MISSING else "M"
+            counts[letter] += 1
+            went += 0 if a == MISSING else before.size(a)
+            came += 0 if b == MISSING else after.size(b)
             shown = path_of(key, name) + (b"/" if _kind(before, a, after, b) is Kind.DIRECTORY else b"")
             if as_json:
                 listed.append({"change": letter, "path": shown.decode("utf-8", "surrogateescape")})
@@ -43,7 +47,10 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
                 print(f"{letter} {path(shown)}")
         if as_json:
             print_json(listed)
-        return int(found and exit_code)
+        elif counts:
+            totals = f"+{counts['A']} ~{counts['M']} -{counts['D']}  {size(came)} in place of {size(went)}"
+            click.echo(totals, err=True)
+        return int(bool(counts) and exit_code)
 
 
 def _table(project: Project, reference: Reference) -> Table:

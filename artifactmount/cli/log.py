@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -28,8 +29,8 @@ from artifactmount.state import State, Version
 def log(settings: Settings, what: str | None, files: bool, limit: int | None, as_json: bool) -> None:
     """Show who did what when.
 
-    The newest entry first. Of ARTIFACT/PATH: which live versions added (A), changed (M) or removed (D) that one file. With --json every
-    entry of the log as it is stored.
+    The newest entry first, with the notes of versions that are still there. Of ARTIFACT/PATH: which live versions added (A), changed (M) or
+    removed (D) that one file. With --json every entry of the log as it is stored.
     """
     reference = None if what is None else parse(what)
     if reference is not None and reference.version is not None:
@@ -58,21 +59,26 @@ def _of_artifact(project: Project, name: str, state: State, files: bool) -> Iter
         facts |= {"act": act_to_json(entry.act), "refused": event.refusal}
         said = _line(name, event)
         line = f"{moment(entry.time)}  {plain(entry.actor)}  {plain(said)}" if said else ""
-        if files and isinstance(entry.act, Commit):
-            shown = [change for op in entry.act.ops if isinstance(op, PutVersion) for change in _changes(project, name, state, op.n)]
-            facts["files"] = [
-                {"change": letter, "path": file.decode("utf-8", "surrogateescape"), "size": bytes_} for letter, file, bytes_ in shown
-            ]
-            line += "".join(f"\n    {letter} {path(file)}" for letter, file, _ in shown)
+        put = next((op.n for op in entry.act.ops if isinstance(op, PutVersion)), None) if isinstance(entry.act, Commit) else None
+        if put is not None and event.refusal is None:
+            facts["note"], shown = _version(project, name, state, put, files)
+            line += f'  "{plain(facts["note"])}"' if facts["note"] else ""
+            if files:
+                listed = [(letter, os.fsdecode(file), bytes_) for letter, file, bytes_ in shown]
+                facts["files"] = [{"change": letter, "path": file, "size": bytes_} for letter, file, bytes_ in listed]
+                line += "".join(f"\n    {letter} {size(bytes_):>9}  {path(file)}" for letter, file, bytes_ in listed)
         yield facts, line
 
 
-def _changes(project: Project, name: str, state: State, number: int) -> list[tuple[str, bytes, int]]:
-    """What a version changed; nothing when it is no longer there, as its files left with it."""
+def _version(project: Project, name: str, state: State, number: int, files: bool) -> tuple[str, list[tuple[str, bytes, int]]]:
+    """A version's note and what it changed; nothing when it is no longer there, as both left with it."""
+    catalog = project.catalog(name)
 
-    def read(state: State) -> list[tuple[str, bytes, int]]:
+    def read(state: State) -> tuple[str, list[tuple[str, bytes, int]]]:
         version = state.versions.get(number)
-        return [] if version is None else list(changes(project.catalog(name).run(version)))
+        if version is None:
+            return "", []
+        return catalog.card(version).note, list(changes(catalog.run(version))) if files else []
 
     return project.reading(name, read, state)
 

@@ -89,7 +89,7 @@ def test_ls_as_json(logged: Program) -> None:
 
 def test_log(logged: Program) -> None:
     v1, v0 = logged.run("log", "pets").lines
-    assert re.fullmatch(rf"{TIME}  tester@\S+  pets:v0  \+6 ~0 -0  adds 22 B  tracks 22 B", v0)
+    assert re.fullmatch(rf'{TIME}  tester@\S+  pets:v0  \+6 ~0 -0  adds 22 B  tracks 22 B  "the first"', v0)
     assert re.fullmatch(rf"{TIME}  tester@\S+  pets:v1  \+2 ~1 -1  adds 9 B  tracks 22 B, pets:best -> v1", v1)
     assert logged.run("log", "pets", "-n", "1").lines == [v1]
     assert logged.run("log").lines == [*logged.run("log", "other").lines, v1, v0]
@@ -97,8 +97,8 @@ def test_log(logged: Program) -> None:
 
 
 def test_log_with_files(logged: Program) -> None:
-    shown = [line.strip() for line in logged.run("log", "pets", "--files", "-n", "1").lines[1:]]
-    assert shown == ["D README", "A empty", "M cats/2.png", "A cats/3.png"]
+    shown = [line.split(maxsplit=3) for line in logged.run("log", "pets", "--files", "-n", "1").lines[1:]]
+    assert shown == [["D", "6", "B", "README"], ["A", "0", "B", "empty"], ["M", "4", "B", "cats/2.png"], ["A", "5", "B", "cats/3.png"]]
     newest = logged.run("log", "pets", "--files", "--json").json[0]
     assert newest["files"] == [
         {"change": "D", "path": "README", "size": 6},
@@ -106,6 +106,16 @@ def test_log_with_files(logged: Program) -> None:
         {"change": "M", "path": "cats/2.png", "size": 4},
         {"change": "A", "path": "cats/3.png", "size": 5},
     ]
+
+
+def test_log_shows_the_notes_of_versions_that_are_there(program: Program, tmp_path: Path) -> None:
+    for number in range(2):
+        folder = write(tmp_path / "pets", {b"a": File(b"%d" % number)})
+        program.run("snapshot", folder, "pets", "--note", f"note {number}\nof two lines")
+    assert [line.split('"')[1] for line in program.run("log", "pets").lines] == ["note 1?of two lines", "note 0?of two lines"]
+    assert program.run("log", "pets", "--json").json[0]["note"] == "note 1\nof two lines"
+    program.run("delete", "pets:v0", "--yes")
+    assert "note 0" not in program.run("log", "pets").out + program.run("log", "pets", "--json").out
 
 
 def test_log_of_one_file(logged: Program) -> None:
@@ -131,7 +141,9 @@ def test_diff(logged: Program) -> None:
     assert sorted(logged.run("diff", "pets:v0", "pets:v1").lines) == sorted(lines)
     assert sorted(logged.run("diff", "pets:best", "pets:v0").lines) == sorted(["A README", "D empty/", "M cats/2.png", "D cats/3.png"])
     assert logged.run("diff", "pets:v0", "pets:v1", "--exit-code", code=1).lines == logged.run("diff", "pets:v0", "pets").lines
-    assert logged.run("diff", "pets:v1", "pets:latest", "--exit-code").out == ""
+    assert logged.run("diff", "pets:v0", "pets:v1").err == "+2 ~1 -1  9 B in place of 9 B\n"
+    equal = logged.run("diff", "pets:v1", "pets:latest", "--exit-code")
+    assert equal.out == equal.err == ""
     assert {"change": "A", "path": "empty/"} in logged.run("diff", "pets:v0", "pets:v1", "--json", "--exit-code", code=1).json
     assert logged.run("diff", "pets:v1", "pets", "--json", "--exit-code").json == []
     assert "A x" in logged.run("diff", "pets:v0", "other").lines
