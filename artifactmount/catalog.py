@@ -55,12 +55,15 @@ class Catalog:
 
     def card(self, version: Version) -> Card:
         """Note and metadata of a version. Raises KeyMissingError when a newer state no longer has it, CorruptError."""
-        key = b"card" + blake3(f"{self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}".encode()).digest()
+        key = self._card_key(version)
         cached = self._cache.state_get(key)
         if cached is None:
             cached = self.read_stored(version)[0]
             self._cache.state_put(key, cached)
         return Card.decode(cached)
+
+    def _card_key(self, version: Version) -> bytes:
+        return b"card" + blake3(f"{self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}".encode()).digest()
 
     def run(self, version: Version) -> Run:
         """The delta of a version against the live version before it."""
@@ -146,6 +149,30 @@ class Catalog:
             if digest not in indexed:
                 index.add_run(digest, ((chunk.digest, chunk.place) for chunk in self.run(version).all_chunks()))
         return index
+
+    def forget_dead(self, before: State, after: State, *, chunks: bool) -> None:
+        """Drop from the cache what left with the versions deleted between two states: runs, manifests, and with `chunks` their content.
+
+        Content that a live version names stays, as far as its run is known here: what is dropped too much is fetched again.
+        """
+        gone = [v for n, v in before.versions.items() if n not in after.versions or after.versions[n].metadata.run != v.metadata.run]
+        dead: set[bytes] = set()
+        for version in gone:
+            for digest in filter(None, (version.metadata.run, version.metadata.full)):
+                run = self._runs.pop(digest, None) or self._cached_run(digest)
+                if chunks and run is not None:
+                    dead.update(chunk for _, chunk, *_ in run.places())
+                self._cache.forget_file("runs", digest.hex())
+            if version.n not in after.versions:
+                chain = [before.versions[n] for n in before.chain(version.n)]
+                self._cache.forget_file("tables", _chain_name(_chain_digests(chain)))
+                self._cache.state_forget(self._card_key(version))
+        if dead:
+            changed = {version.metadata.run for version in before.versions.values()}
+            for version in after.versions.values():
+                run = self.run(version) if version.metadata.run not in changed else self._cached_run(version.metadata.run)
+                dead.difference_update(chunk for _, chunk, *_ in (run.places() if run is not None else ()))
+            self._cache.forget_chunks(dead)
 
     def runs(self, state: State, table: Table) -> list[Run]:
         """The runs that a table's rows come from, in the order of its `origins`."""

@@ -13,6 +13,7 @@ import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
 from artifactmount.errors import (
+    ArtifactError,
     CorruptError,
     KeyMissingError,
     NeedsNewerError,
@@ -189,6 +191,9 @@ class Project:
         if newest is not None and newest.seq > state.seq:
             return  # another thread was faster
         self._states[name] = state
+        if newest is not None:
+            with suppress(ArtifactError):  # what cannot be looked up now is left to the eviction
+                self.catalog(name).forget_dead(newest, state, chunks=not isinstance(self.store, FolderStore))
         self.cache.state_put(self._state_key(name), encode_checkpoint(state))
         try:
             self.pins.advance(name, state.seq, state.digest)

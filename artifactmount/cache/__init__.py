@@ -74,6 +74,10 @@ class Cache:
         except OSError as error:
             self._warn(error)
 
+    def forget_chunks(self, digests: Iterable[bytes]) -> None:
+        """Drop chunks, and erase their bytes."""
+        self._segments.forget(digests)
+
     # -- small values --------------------------------------------------------------------------------------------------------------
     def state_get(self, key: bytes) -> bytes | None:
         """A small value kept under a key."""
@@ -83,6 +87,10 @@ class Cache:
         """Keep a small value."""
         if not self.index.put_many("states", [(key, value)]):
             self._warn(self.index.failure)
+
+    def state_forget(self, key: bytes) -> None:
+        """Drop a small value."""
+        self.index.delete("states", key)
 
     # -- whole files ---------------------------------------------------------------------------------------------------------------
     def file_path(self, kind: str, name: str) -> str | None:
@@ -117,6 +125,11 @@ class Cache:
             return None
         self._sweep_files(keep=path)
         return path
+
+    def forget_file(self, kind: str, name: str) -> None:
+        """Unlink a file, if it is here; who has it mapped keeps it."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.path, kind, name))
 
     def _files(self) -> list[tuple[float, int, str]]:
         found: list[tuple[float, int, str]] = []

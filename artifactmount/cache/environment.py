@@ -113,6 +113,11 @@ class Environment:
 
         return self.change(put)
 
+    def delete(self, table: str, key: bytes) -> None:
+        """Drop a value, if it is there and can be dropped."""
+        if self.get(table, key) is not None:
+            self.change(lambda txn: txn.delete(key, db=self._tables[table]))
+
     def delete_prefix(self, txn: Any, table: str, prefix: bytes) -> None:
         """Within a change: delete everything whose key begins with `prefix`."""
         cursor = txn.cursor(db=self._tables[table])

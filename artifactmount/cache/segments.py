@@ -106,6 +106,31 @@ class Segments:
 
         self._index.change(drop)
 
+    def forget(self, digests: Iterable[bytes]) -> None:
+        """Take chunks out of the index, and overwrite their bytes with zeros: what was deleted must not wait for the eviction."""
+        found: list[bytes] = []
+
+        def drop(txn: Any) -> None:
+            chunks, members = self._index.table("chunks"), self._index.table("members")
+            for digest in digests:
+                where = txn.pop(digest, db=chunks)
+                if where is not None and len(where) == _WHERE.size:
+                    txn.delete(where, db=members)
+                    found.append(where)
+
+        if self._index.change(drop):
+            for where in found:
+                self._erase(*_WHERE.unpack(where))
+
+    def _erase(self, segment: int, offset: int, length: int) -> None:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._file(segment), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if offset + length <= os.fstat(descriptor).st_size:  # a flipped bit in the index must not make a file grow
+                    os.pwrite(descriptor, bytes(length), offset)
+            finally:
+                os.close(descriptor)
+
     # -- writing -------------------------------------------------------------------------------------------------------------------
     def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Append chunks and index them. Raises OSError when there is no room; then what was indexed before stays right."""
