@@ -7,7 +7,7 @@ in a pack is live while the run of a live version names it there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -109,13 +109,23 @@ def _delete_all(artifact: Artifact, catalog: Catalog, known: State, writer: Writ
     after = (yield from append(artifact, known, make, writer)).state
     state = yield from finish_trash(artifact, after, writer)
     _confirm(artifact, after.trash, state)
+    # What sessions left: those just closed, and any that ended before.
+    yield from _sweep(
+        artifact, f"{artifact.prefix}data/", lambda key: (pack := artifact.pack_of(key)) is not None and state.is_garbage(pack)
+    )
+    # Checkpoints say what the log says, and something of every version at once. The next one is written with nothing of them.
+    yield from _sweep(artifact, artifact.checkpoint_key(0)[:-16], lambda key: key <= artifact.checkpoint_key(after.seq - 1))
+    return state, deleted
+
+
+def _sweep(artifact: Artifact, prefix: str, dead: Callable[[str], bool]) -> Steps[None]:
     last = ""
-    while True:  # what sessions left: those just closed, and any that ended before
-        page: list[Listed] = yield ListKeys(f"{artifact.prefix}data/", last)
-        packs = ((item.key, artifact.pack_of(item.key)) for item in page)
-        yield Delete(tuple(key for key, pack in packs if pack is not None and state.is_garbage(pack)))
+    while True:
+        page: list[Listed] = yield ListKeys(prefix, last)
+        if keys := tuple(item.key for item in page if dead(item.key)):
+            yield Delete(keys)
         if len(page) < _PAGE:
-            return state, deleted
+            return
         last = page[-1].key
 
 

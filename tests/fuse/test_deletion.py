@@ -131,6 +131,28 @@ def test_a_mount_of_a_bucket_that_knows_an_older_state(s3_server: Server, tmp_pa
     assert project.do("verify").endswith("all good\n")
 
 
+def test_a_daemon_that_sees_a_deletion_drops_the_content_from_its_cache(s3_server: Server, tmp_path: Path) -> None:
+    project = Project(tmp_path / "writer", f"s3://{s3_server.make_bucket()}", s3_server.environment())
+    project.do("init")
+    secret, kept = (random.Random(seed).randbytes(200 * KILO) for seed in (11, 12))
+    folder = write(tmp_path / "staging", {"secret": secret, "kept": kept})
+    project.snapshot(folder, "animals")
+    (folder / "secret").unlink()
+    project.snapshot(folder, "animals")
+    reader = Project(tmp_path / "reader", project.url, s3_server.environment())
+    with mounted(reader) as mount:
+        assert (mount / "animals/v0/secret").read_bytes() == secret and (mount / "animals/v0/kept").read_bytes() == kept
+        assert secret in segments_of(reader) and kept in segments_of(reader)
+        project.do("delete", "animals:v0", "--yes")
+        wait_until(lambda: not os.path.lexists(mount / "animals/v0") and secret not in segments_of(reader))
+        assert kept in segments_of(reader) and (mount / "animals/v1/kept").read_bytes() == kept
+
+
+def segments_of(project: Project) -> bytes:
+    """All content in a user's cache."""
+    return b"".join(path.read_bytes() for path in project.segments.iterdir())
+
+
 def files_below(top: Path) -> set[str]:
     return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
 

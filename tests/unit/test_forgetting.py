@@ -118,3 +118,20 @@ def test_a_flipped_bit_in_the_index_erases_nothing_else(tmp_path: Path) -> None:
         cache.forget_chunks([b"a" * 32])
         assert segment.read_bytes() == b"content" and cache.index.get("chunks", b"a" * 32) is None
     cache.close()
+
+
+def test_of_a_deleted_artifact_nothing_but_its_log_is_left(tmp_path: Path) -> None:
+    """Not its checkpoints either, which hold aliases and digests of all versions; and it goes on, for who knows nothing, with v40."""
+    store = MemoryStore()
+    with machine(store, tmp_path / "home") as project:
+        for number in range(40):
+            log(project, tmp_path / "staging", {"name": b"%d" % number}, "")
+        assert store.list_keys("artifacts/animals/state/")
+        delete_artifact(project, "animals")
+        assert all(item.key.startswith("artifacts/animals/log/") for item in store.list_keys("artifacts/animals/"))
+    with machine(store, tmp_path / "another") as project:
+        log(project, tmp_path / "staging", {"name": b"new"}, "")
+        assert list(project.refresh("animals").versions) == [40]
+        for number in range(40):
+            log(project, tmp_path / "staging", {"name": b"%d" % number}, "")
+        assert store.list_keys("artifacts/animals/state/")
