@@ -343,6 +343,31 @@ def test_a_rewritten_pack_is_moved_and_used_again_after_a_lost_slot() -> None:
         assert {pack.number for pack in state.packs if pack.session == entry.act.session} == {0, 1}  # one copy, one run: nothing between
 
 
+def test_a_deletion_beside_eight_snapshotters_uploads_no_pack_twice() -> None:
+    """They commit a version each between its steps, so it loses slot after slot; what it has to copy stays the same."""
+    with prepared() as (repo, one):
+        repo.faithful = True
+        snapshotters = [repo.client() for _ in range(8)]
+        before = repo.history.read().next
+
+        def commit_one(name: str, _: int) -> None:
+            if name.startswith(one.name) and snapshotters:
+                client, hook = snapshotters.pop(), repo.world.after_step
+                repo.world.after_step = lambda *_: None
+                tree: Tree = {name: file(b"content of " + name.encode()) for name in "bcd"} | {client.name: file(client.name.encode())}
+                assert repo.world.finish(client.snapshot(tree, Options())).error is None
+                repo.world.after_step = hook
+
+        repo.world.after_step = commit_one
+        process = start(one, frozenset({0}))
+        repo.world.run()
+        assert process.error is None and not snapshotters
+        state = repo.check()
+        assert state.next == before + 8
+        (session,) = (entry.seq for entry in repo.history.entries if entry.actor == process.name and isinstance(entry.act, Open))
+        assert {pack.number for pack in state.packs if pack.session == session} == {0, 1}  # one copy, one run: no number went to another
+
+
 @pytest.mark.parametrize(("first", "second"), list(combinations(range(1, 7), 2)))
 def test_a_copy_that_is_part_of_another_is_not_kept_beside_it(first: int, second: int) -> None:
     """Two packs copied together; then one of them alone, as the other's dead chunk was alive for a while; then both again."""
