@@ -78,6 +78,7 @@ class Run:
         "_listed_index",
         "_modes",
         "_mtimes",
+        "_name_index",
         "_names",
         "_packs",
         "_sizes",
@@ -133,6 +134,7 @@ class Run:
         self._packs = (column(8, p).cast("Q"), column(4, p).cast("I"))
         self._chunk_index: _Blocks | None = None
         self._listed_index: array[int] | None = None
+        self._name_index: _Blocks | None = None
         self._target_index: _Blocks | None = None
         if check:
             _check(self)
@@ -255,9 +257,37 @@ class Run:
 
     def _place(self, chunk: int) -> Place:
         packs, offsets, stored, plain = self._chunks
-        sessions, numbers = self._packs
-        pack = packs[chunk]
-        return Place(PackId(sessions[pack], numbers[pack]), offsets[chunk], stored[chunk], plain[chunk])
+        return Place(self.pack(packs[chunk]), offsets[chunk], stored[chunk], plain[chunk])
+
+    def spans(self, row: int) -> tuple[int, int, int, int]:
+        """Where a row's name and target begin in their heaps, its chunks in `chunk_columns`, and its digests among `listed_digests`.
+
+        Good for one past the last row, too: two calls bound what a slice of rows has of each.
+        """
+        if self._name_index is None:
+            self._name_index = _Blocks(self.name_lengths)
+        if self._target_index is None:
+            self._target_index = _Blocks(self.target_lengths)
+        return self._name_index.before(row), self._target_index.before(row), *self._chunk_span(row)
+
+    def pack(self, index: int) -> PackId:
+        """The index-th of `packs`."""
+        return PackId(self._packs[0][index], self._packs[1][index])
+
+    @property
+    def targets(self) -> memoryview:
+        """All targets, one after the other."""
+        return self._targets
+
+    @property
+    def chunk_columns(self) -> tuple[memoryview, memoryview, memoryview, memoryview]:
+        """Index in `packs`, offset, stored and plain length, of every chunk."""
+        return self._chunks
+
+    @property
+    def listed_digests(self) -> memoryview:
+        """The chunk digests, 32 bytes each, of the files that have more than one."""
+        return self._chunk_digests
 
     def _chunk_span(self, row: int) -> tuple[int, int]:
         """Index of the row's first chunk in the chunk table, and of its first digest among those listed (count above 1)."""

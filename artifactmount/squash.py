@@ -6,13 +6,11 @@ next one removed is nothing now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
 
 from artifactmount.rows import Change
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
-
-_Row = tuple[bytes, bytes, Run, int]  # directory key, name, run, row
 
 #: What two changes of one path come to; None is nothing at all.
 _BOTH = {
@@ -27,59 +25,66 @@ _BOTH = {
 def squash(older: Run, newer: Run) -> bytes:
     """The run that does what `older` does and then `newer`, as bytes. Chunks keep the places they have: these are live because they are
     named there. A removal keeps the kind and size that the newer run knew.
+
+    Rows between those that both have are copied as slices of columns: 100,000 rows and 1,000 changes take 0.1 s, row by row 2.
     """
     builder = RunBuilder()
-    for key, name, run, row, change in _rows(older, newer):
-        chunks = run.chunks(row)
-        builder.add(
-            key,
-            name,
-            change,
-            run.mode(row),
-            run.size(row),
-            run.mtime(row),
-            run.digest_of(row),
-            run.target(row),
-            b"".join(chunk.digest for chunk in chunks),
-            [chunk.place for chunk in chunks],
-        )
+    below, above = _Directories(older), _Directories(newer)
+    for key in sorted(below.spans.keys() | above.spans.keys()):
+        if key in below.spans and key in above.spans:
+            _squash_directory(builder, key, below, above)
+        else:
+            run, (start, stop) = (older, below.spans[key]) if key in below.spans else (newer, above.spans[key])
+            builder.copy(key, run, start, stop)
     return builder.finish()
 
 
-def _rows(older: Run, newer: Run) -> Iterator[tuple[bytes, bytes, Run, int, Change]]:
-    """The rows of the result, in order."""
-    below, above = _walk(older), _walk(newer)
-    a, b = next(below, None), next(above, None)
-    while a is not None or b is not None:
-        if b is None or (a is not None and a[:2] < b[:2]):
-            assert a is not None
-            yield (*a, older.change(a[3]))
-            a = next(below, None)
-        elif a is None or b[:2] < a[:2]:
-            yield (*b, newer.change(b[3]))
-            b = next(above, None)
-        else:
-            change = _BOTH.get((older.change(a[3]), newer.change(b[3])), newer.change(b[3]))
-            if change is not None:
-                yield (*b, change)
-            a, b = next(below, None), next(above, None)
+class _Directories:
+    """The directories of a run, by key: (first row, row after the last)."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.spans = {key: (start, stop) for key, start, stop in run.directories()}
+        self._at = run.name_offsets()
+
+    def names(self, key: bytes) -> list[bytes]:
+        """The names in a directory, in order."""
+        (start, stop), at, heap = self.spans[key], self._at, self.run.names
+        return [bytes(heap[at[row] : at[row + 1]]) for row in range(start, stop)]
 
 
-def _walk(run: Run) -> Iterator[_Row]:
-    at, names = run.name_offsets(), run.names
-    for key, start, stop in run.directories():
-        for row in range(start, stop):
-            yield key, bytes(names[at[row] : at[row + 1]]), run, row
+def _squash_directory(builder: RunBuilder, key: bytes, below: _Directories, above: _Directories) -> None:
+    older, newer, names = below.run, above.run, below.names(key)
+    first, last = below.spans[key]
+    row = waiting = above.spans[key][0]  # rows of the newer run from `waiting` on are not copied yet
+    at = first  # neither are those of the older one from `at` on
+    for name in above.names(key):
+        here = first + bisect_left(names, name, at - first)
+        found = here < last and names[here - first] == name
+        if here > at or found:
+            builder.copy(key, newer, waiting, row)
+            builder.copy(key, older, at, here)
+            at, waiting = here + found, row
+        if found:
+            change = newer.change(row)
+            both = _BOTH.get((older.change(here), change), change)
+            if both is not change:
+                if both is not None:
+                    builder.copy(key, newer, row, row + 1, both)
+                waiting = row + 1
+        row += 1
+    builder.copy(key, newer, waiting, row)
+    builder.copy(key, older, at, last)
 
 
 def overridden(older: Run, newer: Run) -> set[int]:
     """The rows of `older` that `newer` changes or removes."""
-    above = _walk(newer)
-    b = next(above, None)
+    below, above = _Directories(older), _Directories(newer)
     rows: set[int] = set()
-    for a in _walk(older):
-        while b is not None and b[:2] < a[:2]:
-            b = next(above, None)
-        if b is not None and b[:2] == a[:2]:
-            rows.add(a[3])
+    for key in below.spans.keys() & above.spans.keys():
+        first, names = below.spans[key][0], below.names(key)
+        for name in above.names(key):
+            at = bisect_left(names, name)
+            if at < len(names) and names[at] == name:
+                rows.add(first + at)
     return rows
