@@ -27,6 +27,7 @@ from artifactmount.errors import (
     ProjectMismatchError,
     RefusedError,
     StoreError,
+    StoreFullError,
 )
 from artifactmount.fold import fold
 from artifactmount.log import (
@@ -279,7 +280,7 @@ def _claim(artifact: Artifact, seq: int, data: bytes) -> Steps[bytes]:
             sent = True
         except NotSentError as error:
             failure = error
-            if isinstance(error, DeniedError) and not sent:
+            if isinstance(error, DeniedError | StoreFullError) and not sent:
                 raise
         except StoreError as error:
             failure, sent = error, True
@@ -309,8 +310,8 @@ def put(key: str, data: bytes) -> Steps[bool]:
                 return True
             same: bool = (yield Get(key, len(data) + 1)) == data
             return same
-        except DeniedError:
-            raise
+        except (DeniedError, StoreFullError):
+            raise  # waiting makes neither better
         except KeyMissingError as error:
             failure: StoreError = StoreError(f"{key} was refused as existing, and then was not there")
             failure.__cause__ = error

@@ -90,13 +90,19 @@ class Journal:
         """The store has a pack, with this table of contents."""
         self._append({"stored": number, "rows": [(row.digest.hex(), row.offset, row.stored, row.plain) for row in rows]})
 
-    def forget(self) -> None:
-        """The session ended."""
+    def forget(self, *, durably: bool = False) -> bool:
+        """The session ended. `durably`: whether nobody can go on with it, also after a power cut."""
         with self._lock:
             self.session, self.next, self.packs = None, 0, {}
-            if self._descriptor >= 0:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, 0)
+            if self._descriptor < 0:
+                return True
+            try:
+                os.ftruncate(self._descriptor, 0)
+                if durably:
+                    os.fsync(self._descriptor)
+            except OSError:
+                return False
+            return True
 
     def _append(self, fields: dict[str, object]) -> None:
         line = seal({"format": FORMAT, **fields}) + b"\n"

@@ -78,6 +78,8 @@ class Pins:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the name and not the text: zeros, which would be another project
             os.replace(temporary, os.path.join(self.path, name))
         except BaseException:
             os.unlink(temporary)

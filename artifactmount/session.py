@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from artifactmount.acts import Act, Close, Open
 from artifactmount.artifact import Artifact, Writer, append, finish_trash, head, session_keys
-from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, OutcomeUnknownError, RefusedError
+from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, OutcomeUnknownError, RefusedError, StoreFullError
 from artifactmount.journal import Journal
 from artifactmount.ranges import PackId
 from artifactmount.state import State
@@ -108,11 +108,26 @@ class Session:
         try:
             with suppress(ArtifactError):
                 yield Join()  # an upload under way would land after its session was swept
-            state = (yield from append(self._artifact, self.state, close, self._writer)).state
+            try:
+                state = (yield from append(self._artifact, self.state, close, self._writer)).state
+            except StoreFullError:
+                yield from self._make_room(session)
+                state = (yield from append(self._artifact, self.state, close, self._writer)).state
             self.journal.forget()
             yield from delete_garbage(self._artifact, state, session)
         except ArtifactError:
             pass  # the error that led here is the one to show; gc closes and sweeps what is left
+
+    def _make_room(self, session: int) -> Steps[None]:
+        """On a full disk not even the entry that closes the session has room, until its uploads are gone.
+
+        Only a commit of this session could name them. Its own was not sent, or had no effect, where the session is still open in the
+        head; and there is no later one: the journal goes first, durably, so that nobody goes on with what is deleted here.
+        """
+        self.state = yield from head(self._artifact, self.state)
+        keys = yield from session_keys(self._artifact, session)
+        if keys and session in self.state.open and self.journal.forget(durably=True):
+            yield Delete(tuple(sorted(keys)))
 
 
 def delete_garbage(artifact: Artifact, state: State, session: int) -> Steps[None]:

@@ -1,10 +1,11 @@
 """Snapshotters, deleters, a sweeper and readers on one artifact at once, each killed (-9) at random moments: nothing may be lost or wrong.
 
-    .venv/bin/python scripts/check_stress.py [--seconds 300] [--seed N] [PROJECT]
+    .venv/bin/python scripts/check_stress.py [--seconds 300] [--versions N] [--seed N] [--s3 | PROJECT]
 
-PROJECT: an empty folder or s3://bucket/prefix (default: a temporary folder). Every tree is made from a number that stands in it, so each
-version that is read says by itself what it must be. At the end `verify` is clean, every live version reads back right, and after
-`gc --grace 0s` the store holds exactly what is live. Exits with 1 and says what is wrong.
+PROJECT: an empty folder or s3://bucket/prefix (default: a temporary folder; `--s3`: a bucket of a server started for this). Every tree is
+made from a number that stands in it, so each version that is read says by itself what it must be. At the end `verify` is clean, every
+version that was acknowledged and that nobody deleted is there and reads back right, and after `gc --grace 0s` the store holds exactly what
+is live. Exits with 1 and says what is wrong.
 """
 
 from __future__ import annotations
@@ -17,15 +18,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from artifactmount.cache import Cache
+from artifactmount.project import Project, open_store
+from tests.store.servers import s3_server
 
 ARTIFACT = "stressed"
 _SHARED = 8  # contents that trees have in common: deduplicated, come back, and must survive
 _GONE = (3, 4)  # not found, refused: somebody deleted it meanwhile
+_KILLED = 0.3  # the share of the commands that are killed
+_SECONDS = 1.0  # how long a command may take, before one of its kind has ended by itself
+_LATEST = 1.3  # of the time such a command took last: some kills come too late, so the whole of it is hit
 
 
 def content(tree: int, name: int) -> bytes:
@@ -56,30 +67,42 @@ def wrong_in(folder: Path) -> str | None:
 
 
 class Stress:
-    """The run: workers in threads, each command a process that may be killed."""
+    """The run: workers in threads, each command a process that may be killed. It ends after `seconds`, or `versions` snapshots."""
 
-    def __init__(self, project: str, folder: Path, seed: int, seconds: float) -> None:
-        self.folder, self.seed, self.until = folder, seed, time.monotonic() + seconds
+    def __init__(self, project: str, folder: Path, seconds: float, versions: int) -> None:
+        self.folder, self.until, self.limit = folder, time.monotonic() + seconds, versions
         self.environment = os.environ | {"ARTIFACTMOUNT_PROJECT": project, "XDG_STATE_HOME": str(folder / "state")}
         self.problems: list[str] = []
         self.done: Counter[str] = Counter()
+        self.usual: dict[str, float] = {}  # seconds that a command took last
+        self.acknowledged: dict[str, int] = {}  # version -> tree
+        self.doomed: set[str] = set()  # versions that somebody was told to delete
 
-    def run(self, worker: str, *arguments: str, kill: float | None = None, allowed: tuple[int, ...] = ()) -> str | None:
-        """A command's output; None when it was killed, or ended as it may."""
+    def goes_on(self) -> bool:
+        """Whether the workers are to go on."""
+        return time.monotonic() < self.until and self.done["snapshot"] < self.limit
+
+    def run(self, worker: str, *arguments: str, chance: random.Random | None = None, allowed: tuple[int, ...] = ()) -> str | None:
+        """A command's output; None when it was killed (only with `chance`), or ended as it may."""
         environment = self.environment | {"ARTIFACTMOUNT_CACHE": str(self.folder / f"cache-{worker}")}
-        command = [sys.executable, "-m", "artifactmount", *arguments]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            out, err = process.communicate(timeout=kill)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            self.done["killed"] += 1
-            return None
+        command, begin = [sys.executable, "-m", "artifactmount", *arguments], time.monotonic()
+        seconds = self.usual.get(arguments[0], _SECONDS) * _LATEST
+        kill = chance.uniform(0, seconds) if chance is not None and chance.random() < _KILLED else None
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                out, err = process.communicate(timeout=kill)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                self.done[f"{arguments[0]} killed"] += 1
+                return None
         if process.returncode == 0:
             self.done[arguments[0]] += 1
+            self.usual[arguments[0]] = time.monotonic() - begin
             return out
-        if process.returncode not in allowed:
+        if process.returncode in allowed:
+            self.done[f"{arguments[0]} refused"] += 1
+        else:
             self.problems.append(f"{' '.join(arguments)}: exit {process.returncode}: {err.strip()}")
         return None
 
@@ -92,94 +115,108 @@ class Stress:
         """A new tree each time; after a kill mostly the same one again, so that it is resumed."""
         staging = self.folder / f"staging-{worker}"
         tree = chance.randrange(1 << 30)
-        while time.monotonic() < self.until:
+        while self.goes_on():
             write_tree(staging, tree)
-            kill = chance.uniform(0.1, 1.2) if chance.random() < 0.3 else None
-            if self.run(worker, "snapshot", str(staging), ARTIFACT, kill=kill, allowed=(4,)) is not None or chance.random() < 0.3:
+            out = self.run(worker, "snapshot", str(staging), ARTIFACT, "--json", chance=chance, allowed=(4,))
+            if out is not None:
+                self.acknowledged[json.loads(out)["version"]] = tree
+            if out is not None or chance.random() < 0.3:
                 tree = chance.randrange(1 << 30)
 
     def deleter(self, worker: str, chance: random.Random) -> None:
         """Any versions but the newest few."""
-        while time.monotonic() < self.until:
+        while self.goes_on():
             old = self.versions(worker)[:-3]
             if len(old) > 3:
-                chosen = [f"{ARTIFACT}:{version}" for version in chance.sample(old, min(len(old), chance.choice((1, 1, 2, 5))))]
-                kill = chance.uniform(0.1, 1.0) if chance.random() < 0.3 else None
-                self.run(worker, "delete", *chosen, "--yes", kill=kill, allowed=_GONE)
+                chosen = chance.sample(old, min(len(old), chance.choice((1, 1, 2, 5))))
+                self.doomed.update(chosen)
+                self.run(worker, "delete", *(f"{ARTIFACT}:{version}" for version in chosen), "--yes", chance=chance, allowed=_GONE)
 
     def sweeper(self, worker: str, chance: random.Random) -> None:
         """Takes everybody for dead after a second."""
-        while time.monotonic() < self.until:
-            self.run(worker, "gc", ARTIFACT, "--grace", "1s", kill=chance.uniform(0.1, 2) if chance.random() < 0.3 else None, allowed=_GONE)
+        while self.goes_on():
+            self.run(worker, "gc", ARTIFACT, "--grace", "1s", chance=chance, allowed=_GONE)
             time.sleep(chance.uniform(0, 1))
 
     def reader(self, worker: str, chance: random.Random) -> None:
         """Right bytes, or a version that is gone."""
         target = self.folder / f"read-{worker}"
-        while time.monotonic() < self.until:
+        while self.goes_on():
             versions = self.versions(worker)
             if versions:
-                self.read(worker, target, chance.choice(versions))
+                self.read(worker, target, chance.choice(versions), chance)
 
-    def read(self, worker: str, target: Path, version: str) -> bool:
-        """Download a version and look at every byte of it."""
+    def read(self, worker: str, target: Path, version: str, chance: random.Random | None = None) -> int | None:
+        """Download a version and look at every byte of it; the tree that it is, None when it could not be had."""
         shutil.rmtree(target, ignore_errors=True)
-        if self.run(worker, "download", f"{ARTIFACT}:{version}", str(target), allowed=_GONE) is None:
-            return False
+        if self.run(worker, "download", f"{ARTIFACT}:{version}", str(target), chance=chance, allowed=_GONE if chance else ()) is None:
+            return None
         if wrong := wrong_in(target):
             self.problems.append(f"{version}: {wrong} is not what was snapshotted")
-        return True
+        return int((target / "tree").read_text())
 
     def at_the_end(self) -> None:
-        """Everything live reads back right, and nothing else is left."""
+        """Everything that was promised is there and right, and nothing else is left."""
         self.run("end", "gc", ARTIFACT, "--grace", "0s")
         self.run("end", "verify")
-        for version in self.versions("end"):
-            if not self.read("end", self.folder / "read-end", version):
-                self.problems.append(f"{version} cannot be read")
+        live = self.versions("end")
+        self.problems += [f"{version} was acknowledged, and is gone" for version in self.acknowledged.keys() - self.doomed - set(live)]
+        with ThreadPoolExecutor(2) as pool:
+            trees = pool.map(lambda version: self.read("end", self.folder / f"read-{version}", version), live)
+            for version, tree in zip(live, trees, strict=True):
+                if tree is None or self.acknowledged.get(version, tree) != tree:
+                    self.problems.append(f"{version} is tree {tree}, not {self.acknowledged.get(version)}")
+        self.done["versions live at the end"] = len(live)
         self.problems += self.leftovers()
 
     def leftovers(self) -> list[str]:
         """Keys of content that are not live, asked of the store itself."""
-        from artifactmount.cache import Cache
-        from artifactmount.project import Project, open_store
-
         os.environ.update(self.environment)
-        store = open_store(self.environment["ARTIFACTMOUNT_PROJECT"])
-        project = Project(store, Cache(str(self.folder / "cache-end")), str(self.folder / "state"))
-        state, artifact = project.refresh(ARTIFACT), project.artifact(ARTIFACT)
-        keys = {item.key for item in store.list_keys(f"{artifact.prefix}data/", limit=1_000_000)}
+        with closing(open_store(self.environment["ARTIFACTMOUNT_PROJECT"])) as store, closing(Cache(str(self.folder / "last"))) as cache:
+            project = Project(store, cache, str(self.folder / "state"))
+            state, artifact = project.refresh(ARTIFACT), project.artifact(ARTIFACT)
+            keys = {item.key for item in store.list_keys(f"{artifact.prefix}data/", limit=1_000_000)}
         return [f"not exactly what is live: {key}" for key in keys ^ {artifact.pack_key(pack) for pack in state.packs}]
+
+
+def check(project: str, folder: Path, options: argparse.Namespace) -> Stress:
+    """The whole check."""
+    stress = Stress(project, folder, options.seconds, options.versions)
+    stress.run("end", "init")
+    works: list[Callable[[str, random.Random], None]] = [stress.sweeper]
+    works += [stress.snapshotter] * 4
+    works += [stress.deleter] * 2
+    works += [stress.reader] * 4
+    with ThreadPoolExecutor(len(works)) as pool:
+        ends = [pool.submit(work, f"worker-{number}", random.Random(options.seed + number)) for number, work in enumerate(works)]
+    for end in ends:
+        end.result()
+    stress.at_the_end()
+    return stress
 
 
 def main() -> int:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--versions", type=int, default=sys.maxsize, help="end after so many snapshots")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
-    parser.add_argument("project", nargs="?")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="artifactmount-stress-") as name:
-        folder = Path(name)
-        stress = Stress(arguments.project or str(folder / "project"), folder, arguments.seed, arguments.seconds)
-        stress.run("end", "init")
-        works: list[Callable[[str, random.Random], None]] = [stress.sweeper]
-        works += [stress.snapshotter] * 4
-        works += [stress.deleter] * 2
-        works += [stress.reader] * 4
-        threads = [
-            threading.Thread(target=work, args=(f"worker-{number}", random.Random(arguments.seed + number)))
-            for number, work in enumerate(works)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        stress.at_the_end()
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--s3", action="store_true", help="in a bucket of a server that is started for this")
+    where.add_argument("project", nargs="?")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="artifactmount-stress-")))
+        project = options.project or str(folder / "project")
+        if options.s3:
+            server = stack.enter_context(s3_server())
+            os.environ.update(server.environment())
+            project = f"s3://{server.make_bucket()}/stressed"
+        stress = check(project, folder, options)
     for problem in stress.problems:
         print(problem)
     done = ", ".join(f"{count} {what}" for what, count in sorted(stress.done.items()))
-    print(f"seed {arguments.seed}: {done}: " + (f"{len(stress.problems)} problems" if stress.problems else "all good"))
+    print(f"seed {options.seed}: {done}: " + (f"{len(stress.problems)} problems" if stress.problems else "all good"))
     return int(bool(stress.problems))
 
 

@@ -39,6 +39,7 @@ missing_packages() { # run|test
     command -v git >/dev/null || echo git
     command -v rsync >/dev/null || echo rsync
     command -v getfattr >/dev/null || echo attr
+    command -v strace >/dev/null || echo strace
   fi
 }
 

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from artifactmount.cache.environment import Environment
 from artifactmount.cache.segments import Segments
@@ -72,7 +71,9 @@ class Cache:
         try:
             self._segments.put(items)
         except OSError as error:
-            self._warn(error)
+            self._warn(f"takes nothing in ({error}); going on without it")
+        if self.index.is_gone():
+            self._warn("was deleted while it was in use; what this process takes in now, nobody else finds")
 
     def forget_chunks(self, digests: Iterable[bytes]) -> None:
         """Drop chunks, and erase their bytes."""
@@ -86,7 +87,7 @@ class Cache:
     def state_put(self, key: bytes, value: bytes) -> None:
         """Keep a small value."""
         if not self.index.put_many("states", [(key, value)]):
-            self._warn(self.index.failure)
+            self._warn(f"takes nothing in ({self.index.failure}); going on without it")
 
     def state_forget(self, key: bytes) -> None:
         """Drop a small value."""
@@ -121,7 +122,7 @@ class Cache:
                     os.unlink(temporary)
                 raise
         except OSError as error:
-            self._warn(error)
+            self._warn(f"takes nothing in ({error}); going on without it")
             return None
         self._sweep_files(keep=path)
         return path
@@ -164,9 +165,10 @@ class Cache:
             shutil.rmtree(os.path.join(self.path, kind), ignore_errors=True)
         self.index.clear()
 
-    def _warn(self, error: Any) -> None:
+    def _warn(self, what: str) -> None:
+        """One warning, whatever happens, for the life of this process."""
         with self._lock:
             if self._warned:
                 return
             self._warned = True
-        _log.warning("the cache %s takes nothing in (%s); going on without it", self.path, error)
+        _log.warning("the cache %s %s", self.path, what)

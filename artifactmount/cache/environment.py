@@ -95,6 +95,10 @@ class Environment:
                 del _open[self.path]
                 env.close()
 
+    def is_gone(self) -> bool:
+        """Whether somebody deleted the files that are in use."""
+        return self._file is not None and self._file != _identity(self.path)
+
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value, or None."""
         value: bytes | None = self._read(lambda txn: txn.get(key, db=self._tables[table]), None)

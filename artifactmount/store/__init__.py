@@ -7,12 +7,15 @@ fail: that costs a leak or time, never data. Nothing here knows what the bytes m
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from artifactmount.errors import RefusedError, UsageError
+from artifactmount.errors import DeniedError, RefusedError, StoreError, UsageError
 
+_PROBES = 6
+_FIRST_PAUSE = 0.1  # seconds
 _KEY = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
 
@@ -88,10 +91,24 @@ def check_prefix(prefix: str) -> str:
 def probe(store: Store, key: str, data: bytes) -> None:
     """Make sure that the store refuses to create a key that exists: by creating `key` again with the very bytes it has.
 
-    Some servers accept `If-None-Match` and ignore it. Raises RefusedError for one of those; nothing was harmed.
+    Some servers accept `If-None-Match` and ignore it. Raises RefusedError for one of those; nothing was harmed. A store that is busy, or
+    whose answer is lost, is asked again: a command must not fail for the one request that is only a question. Raises StoreError.
     """
-    if store.create(key, data):
+    if _creates(store, key, data):
         raise RefusedError(
             f"{store.url} overwrites what must not be overwritten (it ignores If-None-Match), so two writers would lose data there; "
             'nothing was changed. README, "Which stores", lists those that work'
         )
+
+
+def _creates(store: Store, key: str, data: bytes) -> bool:
+    pause = _FIRST_PAUSE
+    for _ in range(_PROBES - 1):
+        try:
+            return store.create(key, data)
+        except DeniedError:
+            raise
+        except StoreError:
+            time.sleep(pause)
+            pause *= 2
+    return store.create(key, data)

@@ -61,10 +61,11 @@ class FolderStore:
     def create(self, key: str, data: bytes) -> bool:
         """See Store. Durable when it returns: the file, its name, and the folders above it."""
         path = self.path_of(key)
-        if os.path.lexists(path):
-            return False  # spares the writing; the link below decides
         temporary = ""
         try:
+            if os.path.lexists(path):  # spares the writing; the link below decides
+                _sync_folder(os.path.dirname(path))
+                return False
             self._make_folders(self._temporary)
             self._sweep()
             temporary = os.path.join(self._temporary, f"{os.getpid()}-{secrets.token_hex(8)}")
@@ -84,6 +85,8 @@ class FolderStore:
             try:
                 os.link(temporary, path, follow_symlinks=False)
             except FileExistsError:
+                # Who asks again after an error takes "exists" for "stored": it MUST be durable, too, whoever made it.
+                _sync_folder(folder)
                 return False
             except FileNotFoundError:
                 continue  # somebody deleted the last key of this folder, and the folder with it

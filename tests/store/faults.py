@@ -40,19 +40,24 @@ class Fault(Enum):
     BUSY = auto()  # the server never sees it: 503 SlowDown
     WITHOUT_HEADER = auto()  # the server sees it without the header `Rule.header`, as if it did not know it
     OTHER_RANGE = auto()  # the server does it; the answer claims to be the range `Rule.header`
+    SLOW = auto()  # the server does it, `Rule.seconds` later
+    BLACK_HOLE = auto()  # the server never sees it, and no answer comes; at `Proxy.heal` the connection ends
 
 
 @dataclass(slots=True)
 class Rule:
-    """Of the requests with this method and this text in their path or query, let `skip` pass, then hurt `times`."""
+    """Of the requests with this method (or any) and this text in path or query, let `skip` pass, then hurt one in `every`, `times`."""
 
     fault: Fault
-    method: str
+    method: str = ""
     path: str = ""
     skip: int = 0
     times: int = ALWAYS
+    every: int = 1
     header: str = ""
+    seconds: float = 0
     hurt: int = field(default=0, init=False)
+    seen: int = field(default=0, init=False)
 
 
 class Proxy:
@@ -63,6 +68,7 @@ class Proxy:
         self.requests: list[str] = []
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
+        self._healed = threading.Event()
 
     def add(self, rule: Rule) -> Rule:
         """Obey a rule from now on; where several fit, the first."""
@@ -70,15 +76,25 @@ class Proxy:
             self._rules.append(rule)
         return rule
 
+    def heal(self) -> None:
+        """Forget all rules, and end what waits because of one."""
+        with self._lock:
+            self._rules.clear()
+            healed, self._healed = self._healed, threading.Event()
+        healed.set()
+
+    def wait(self, seconds: float | None) -> None:
+        """Until `heal`, or so long."""
+        self._healed.wait(seconds)
+
     def judge(self, method: str, path: str) -> Rule | None:
         """What is to happen to a request that came."""
         with self._lock:
             self.requests.append(f"{method} {path}")
             for rule in self._rules:
-                if rule.method == method and rule.path in path:
-                    if rule.skip:
-                        rule.skip -= 1
-                    elif rule.hurt < rule.times:
+                if rule.method in ("", method) and rule.path in path:
+                    rule.seen += 1
+                    if rule.seen > rule.skip and (rule.seen - rule.skip) % rule.every == 0 and rule.hurt < rule.times:
                         rule.hurt += 1
                         return rule
             return None
@@ -99,6 +115,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is Fault.RESET:
             self._reset()
             return
+        if fault is Fault.BLACK_HOLE:
+            self.proxy.wait(None)
+            self._reset()
+            return
+        if rule and fault is Fault.SLOW:
+            self.proxy.wait(rule.seconds)
         if fault is Fault.BUSY:
             self._answer(503, {"Content-Type": "application/xml"}, b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>")
             return
@@ -163,10 +185,13 @@ class _Listener(ThreadingHTTPServer):
 
 
 @contextmanager
-def proxy(endpoint: str, *, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
-    """A proxy in front of the server at `endpoint`, on a free port of 127.0.0.1, in threads of this process."""
+def proxy(endpoint: str, *, tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[Proxy]:
+    """A proxy in front of the server at `endpoint`, on a port of 127.0.0.1 (any free one), in threads of this process.
+
+    In the end it takes no new connections, and resets those that are open at their next request.
+    """
     made = Proxy("")
-    with _Listener(("127.0.0.1", 0), partial(_Handler, made, urlsplit(endpoint).netloc)) as listener:
+    with _Listener(("127.0.0.1", port), partial(_Handler, made, urlsplit(endpoint).netloc)) as listener:
         made.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{listener.server_port}"
         if tls is not None:
             listener.socket = tls.wrap_socket(listener.socket, server_side=True)
@@ -175,6 +200,8 @@ def proxy(endpoint: str, *, tls: ssl.SSLContext | None = None) -> Iterator[Proxy
         try:
             yield made
         finally:
+            made.heal()
+            made.add(Rule(Fault.RESET))
             listener.shutdown()
             thread.join()
 

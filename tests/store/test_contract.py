@@ -338,6 +338,15 @@ def test_the_probe_accepts_a_store_that_refuses(store: Store) -> None:
     assert store.get("project") == b"document"
 
 
+@pytest.mark.parametrize("fault", [Fault.BUSY, Fault.LOSE_ANSWER, Fault.RESET])
+def test_the_probe_asks_a_server_again_that_did_not_answer(fault: Fault, s3_proxy: Proxy, proxied_store: S3Store) -> None:
+    """It did not, so that one 503 at the wrong time was the end of a whole command."""
+    proxied_store.create("project", b"document")
+    rule = s3_proxy.add(Rule(fault, "PUT", times=2))
+    probe(proxied_store, "project", b"document")
+    assert rule.hurt == 2
+
+
 def test_the_probe_refuses_a_store_that_overwrites() -> None:
     store = Overwrites("memory:overwrites")
     store.create("project", b"document")
