@@ -17,6 +17,7 @@ from itertools import islice
 from blake3 import blake3
 
 from artifactmount.acts import Act, Purge
+from artifactmount.crypto import PLAIN, RECORD_AROUND, Cipher, Record
 from artifactmount.errors import (
     ArtifactError,
     CorruptError,
@@ -48,6 +49,9 @@ from artifactmount.steps import Create, Delete, Get, GetMany, ListKeys, Local, P
 
 _log = logging.getLogger(__name__)
 
+#: What is read of an entry or checkpoint at most: a byte too many is enough to see that there were more.
+STORED_ENTRY_LIMIT = ENTRY_LIMIT + RECORD_AROUND + 1
+STORED_CHECKPOINT_LIMIT = CHECKPOINT_LIMIT + RECORD_AROUND + 1
 _AHEAD = 16  # entries asked for at once when far behind
 _ATTEMPTS = 6  # of one commit; with the pauses below about 6 s, beyond the connection's own time-outs
 _FIRST_PAUSE = 0.1
@@ -91,10 +95,11 @@ Make = Callable[[State], Steps[Act | None]]
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """The name of one artifact in one project."""
+    """The name of one artifact in one project, and the cipher of what it stores."""
 
     project_id: str
     name: str
+    cipher: Cipher = field(default=PLAIN, compare=False, repr=False)
 
     @property
     def prefix(self) -> str:
@@ -128,12 +133,24 @@ class Artifact:
         """The state before the first entry."""
         return State.empty(genesis(self.project_id, self.name))
 
+    def encode_entry(self, entry: Entry) -> bytes:
+        """An entry as it is stored: for the one slot it says. Raises UsageError for what no reader would accept."""
+        return self.cipher.record(Record.ENTRY, entry.seq, encode_entry(entry))
+
+    def decode_entry(self, data: bytes, seq: int) -> Entry:
+        """The entry that is stored in slot `seq`. Raises CorruptError, NeedsNewerError."""
+        return decode_entry(self.cipher.open_record(Record.ENTRY, seq, data), seq)
+
+    def open_checkpoint(self, data: bytes, seq: int) -> bytes:
+        """The bytes of the checkpoint of the log up to `seq`, from what is stored. Raises CorruptError."""
+        return self.cipher.open_record(Record.CHECKPOINT, seq, data)
+
     def apply(self, state: State, data: bytes) -> tuple[State, str | None]:
         """The state after the entry `data` in the slot behind `state`, and why the entry was refused, if it was.
 
         Raises CorruptError when it is no entry or does not continue this history; NeedsNewerError when it cannot be understood.
         """
-        entry = decode_entry(data, state.seq + 1)
+        entry = self.decode_entry(data, state.seq + 1)
         if entry.prev != state.digest:
             raise CorruptError(f"the log of {self.name} is broken: entry {entry.seq} does not follow entry {state.seq}")
         state, refusal = fold(state, entry, entry_digest(data))
@@ -143,7 +160,7 @@ class Artifact:
 
 
 def _entries(artifact: Artifact, seqs: Iterable[int]) -> GetMany:
-    return GetMany(tuple(artifact.log_key(seq) for seq in seqs), ENTRY_LIMIT + 1)
+    return GetMany(tuple(artifact.log_key(seq) for seq in seqs), STORED_ENTRY_LIMIT)
 
 
 def head(artifact: Artifact, state: State | None = None, *, prove: bool = False) -> Steps[State]:
@@ -197,10 +214,14 @@ def _start(artifact: Artifact) -> Steps[State]:
 
 def checkpoint_before(artifact: Artifact, seq: int) -> Steps[State | None]:
     """The state before entry `seq`, a multiple of 64, from its checkpoint; None when that is missing or not the one the entry proves."""
-    entry_bytes, checkpoint = yield GetMany((artifact.log_key(seq), artifact.checkpoint_key(seq - 1)), CHECKPOINT_LIMIT + 1)
-    if entry_bytes is None or checkpoint is None:
+    entry_bytes, stored = yield GetMany((artifact.log_key(seq), artifact.checkpoint_key(seq - 1)), STORED_CHECKPOINT_LIMIT)
+    if entry_bytes is None or stored is None:
         return None
-    entry = decode_entry(entry_bytes, seq)
+    entry = artifact.decode_entry(entry_bytes, seq)
+    try:
+        checkpoint = artifact.open_checkpoint(stored, seq - 1)
+    except CorruptError:
+        checkpoint = b""
     if entry.checkpoint != blake3(checkpoint).digest():
         _log.warning("%s: the checkpoint before entry %d is not the one it proves; reading the log instead", artifact.name, seq)
         return None
@@ -238,7 +259,7 @@ def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Step
         entry = Entry(state.seq + 1, state.digest, writer.nonce(), writer.now(), writer.actor, writer.tool, act)
         if needs_checkpoint(entry.seq):
             entry = yield from _with_checkpoint(artifact, state, entry)
-        data = encode_entry(entry)
+        data = artifact.encode_entry(entry)
         winner = yield from _claim(artifact, entry.seq, data)
         state, refusal = artifact.apply(state, winner)
         if winner == data:
@@ -251,7 +272,7 @@ def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Step
 def _with_checkpoint(artifact: Artifact, state: State, entry: Entry) -> Steps[Entry]:
     checkpoint = encode_checkpoint(state)
     with suppress(StoreError):  # without it, or with other bytes in its place, readers take an older one: that costs time only
-        yield from put(artifact.checkpoint_key(state.seq), checkpoint)
+        yield from put(artifact.checkpoint_key(state.seq), artifact.cipher.record(Record.CHECKPOINT, state.seq, checkpoint))
     return Entry(
         entry.seq,
         entry.prev,
@@ -285,7 +306,7 @@ def _claim(artifact: Artifact, seq: int, data: bytes) -> Steps[bytes]:
         except StoreError as error:
             failure, sent = error, True
         try:
-            slot: bytes = yield Get(key, ENTRY_LIMIT + 1)
+            slot: bytes = yield Get(key, STORED_ENTRY_LIMIT)
             return slot
         except KeyMissingError:
             pass

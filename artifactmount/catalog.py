@@ -17,10 +17,11 @@ from artifactmount.artifact import Artifact
 from artifactmount.cache import Cache
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card
+from artifactmount.digest import PLAIN_CHUNKING, Chunking
 from artifactmount.errors import CorruptError, NotFoundError
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
-from artifactmount.pack import PACK_BYTES, compress, decode, open_chunk
+from artifactmount.pack import PACK_BYTES, compress
 from artifactmount.rows import Change
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
@@ -193,7 +194,7 @@ class Catalog:
         if run is None:
             _, delta, full = self.read_stored(version)
             content = delta if digest == version.metadata.run else full
-            run = Run(content, digest)
+            run = Run(content, digest, name=self.artifact.cipher.chunking.digest)
             if self._cache.put_file("runs", digest.hex(), [content]) is not None:
                 run = self._cached_run(digest) or run
         self._runs[digest] = run
@@ -215,16 +216,16 @@ class Catalog:
 
         Raises KeyMissingError when a newer state no longer has them, CorruptError.
         """
-        metadata = version.metadata
+        metadata, cipher = version.metadata, self.artifact.cipher
         wanted = metadata.run_length + metadata.full_length
         pieces: list[bytes] = []
         total = 0
         for pack in metadata.packs:
             stored = self._store.get(self.artifact.pack_key(pack), 0, PACK_BYTES)
-            for row in decode(stored):
+            for row in cipher.whole(pack, stored):
                 if row.plain > max(RATIO_LIMIT * row.stored, 4096) or total > wanted + (1 << 20):
                     raise CorruptError(f"{self.artifact.pack_key(pack)} holds more than its version says")
-                pieces.append(open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest))
+                pieces.append(cipher.chunk(pack, row.offset, stored[row.offset : row.offset + row.stored], row.plain, row.digest))
                 total += row.plain
         card, columns = pieces[0] if pieces else b"", b"".join(pieces[1:])
         delta, full = columns[: metadata.run_length], columns[metadata.run_length :]
@@ -250,11 +251,11 @@ def _open_table(path: str, root: bytes) -> Table | None:
     return table if table.root == root else None
 
 
-def pieces_of(columns: bytes) -> Iterable[tuple[bytes, bytes, int]]:
+def pieces_of(columns: bytes, chunking: Chunking = PLAIN_CHUNKING) -> Iterable[tuple[bytes, bytes, int]]:
     """The bytes of a card or run as chunks for a metadata pack: (stored bytes, digest, plain length)."""
     for start in range(0, len(columns), PIECE):
         piece = columns[start : start + PIECE]
         _, stored = compress(piece)
         if len(piece) > max(RATIO_LIMIT * len(stored), 4096):
             stored = piece
-        yield stored, blake3(piece).digest(), len(piece)
+        yield stored, chunking.digest(piece), len(piece)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from artifactmount.content import Chunk, Content, ContentReader
-from artifactmount.digest import SINGLE_LIMIT, chunk_digest
+from artifactmount.digest import SINGLE_LIMIT
 from artifactmount.manifest import MISSING, Table
 from artifactmount.merge import diff
 from artifactmount.packer import Packer
@@ -47,7 +47,7 @@ class Changes:
             kind = kind_of(mode)
             if kind is Kind.SYMLINK:
                 target = self._staging.target(found.path)
-                size, mtime, digest = len(target), 0, chunk_digest(target)
+                size, mtime, digest = len(target), 0, self._reader.chunking.digest(target)
                 found.listing.learn(found.row, digest)
             elif kind is Kind.FILE and read is None and digest is not None and size <= SINGLE_LIMIT:
                 chunks = digest if size else b""
@@ -108,7 +108,7 @@ class Changes:
             digest, target, chunks = table.digest(new), b"", b""
             if kind_of(mode) is Kind.SYMLINK:
                 target = self._staging.target(path)
-                if chunk_digest(target) != digest:
+                if self._reader.chunking.digest(target) != digest:
                     raise self._staging.changed(path)
             elif size:
                 chunks = digest if size <= SINGLE_LIMIT else self._chunk_list(path, digest)

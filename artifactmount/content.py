@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from artifactmount.digest import CHUNK_LIMIT, SINGLE_LIMIT, chunk_digest, content_digest, cut
+from artifactmount.digest import CHUNK_LIMIT, PLAIN_CHUNKING, SINGLE_LIMIT, Chunking, content_digest
 from artifactmount.pack import compress
 from artifactmount.scan import Found
 from artifactmount.staging import Staging, unchanged
@@ -47,8 +47,8 @@ Read = tuple[Content, Chunk | None]
 class ContentReader:
     """Reads files of one staging folder. `known(digest)` is asked from threads whether a chunk is needed at all."""
 
-    def __init__(self, staging: Staging, known: Callable[[bytes], bool], threads: int = 2) -> None:
-        self._staging, self.known = staging, known
+    def __init__(self, staging: Staging, known: Callable[[bytes], bool], threads: int = 2, chunking: Chunking = PLAIN_CHUNKING) -> None:
+        self._staging, self.known, self.chunking = staging, known, chunking
         self._pool = ThreadPoolExecutor(threads)
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class ContentReader:
         return Content(chunk.digest, chunk.digest, status), chunk
 
     def _chunk(self, plain: bytes | memoryview) -> Chunk:
-        digest = chunk_digest(plain)
+        digest = self.chunking.digest(plain)
         return Chunk(digest, len(plain), None if self.known(digest) else compress(plain)[1])
 
     def large(self, path: bytes) -> Iterator[list[Chunk] | Content]:
@@ -126,7 +126,7 @@ class ContentReader:
             while start < len(view) and (not read or len(view) - start >= CHUNK_LIMIT):
                 # A file that shrank below the limit since it was listed is one chunk, as any file of its size.
                 whole = offset == len(view) and not read and len(view) <= SINGLE_LIMIT
-                length = len(view) if whole else cut(view[start:])
+                length = len(view) if whole else self.chunking.cut(view[start:])
                 chunks.append(view[start : start + length])
                 start += length
             rest = bytes(view[start:])

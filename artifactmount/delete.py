@@ -17,9 +17,10 @@ from blake3 import blake3
 from artifactmount.acts import Act, Close, Commit, Counts, DeleteArtifact, DeleteVersion, Move, Op, RemoveAlias, ReplaceRun, SetAlias
 from artifactmount.artifact import Artifact, Writer, append, finish_trash, head
 from artifactmount.catalog import Catalog
+from artifactmount.crypto import copy_chunks
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, RefusedError, StoreError
 from artifactmount.fold import LATEST
-from artifactmount.pack import PACK_BYTES, PACK_LIMIT, PackBuilder, decode
+from artifactmount.pack import PACK_BYTES, PACK_LIMIT, PackBuilder
 from artifactmount.packer import Packer
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
@@ -318,7 +319,7 @@ class Deletion:
     ) -> Steps[list[list[tuple[PackId, frozenset[bytes]]]]]:
         """Send what is live of these packs: what each new pack was made from, in order."""
         groups: list[list[tuple[PackId, frozenset[bytes]]]] = []
-        builder, group, held = PackBuilder(), list[tuple[PackId, frozenset[bytes]]](), set[bytes]()
+        builder, group, held = self._artifact.cipher.builder(), list[tuple[PackId, frozenset[bytes]]](), set[bytes]()
         for start in range(0, len(rest), _AT_ONCE):
             packs = rest[start : start + _AT_ONCE]
             found = yield GetMany(tuple(self._artifact.pack_key(pack) for pack in packs), PACK_BYTES)
@@ -326,7 +327,7 @@ class Deletion:
                 if len(builder) and builder.size + len(stored or b"") > PACK_LIMIT:
                     yield from self._packer.send(builder)
                     groups.append(group)
-                    builder, group, held = PackBuilder(), [], set()
+                    builder, group, held = self._artifact.cipher.builder(), [], set()
                 self._copy(pack, stored, partly[pack], builder, held)
                 group.append((pack, partly[pack]))
         if group:
@@ -338,13 +339,12 @@ class Deletion:
         key = self._artifact.pack_key(pack)
         if stored is None:
             raise KeyMissingError(key)
-        rows = [row for row in decode(stored) if row.digest in live]
+        cipher = self._artifact.cipher
+        rows = [row for row in cipher.whole(pack, stored) if row.digest in live]
         if len({row.digest for row in rows}) != len(live):
             raise CorruptError(f"{key} does not hold all that its runs name; `artifactmount verify {self._artifact.name}` tells more")
-        for row in rows:
-            if row.digest not in held:  # two packs may have it, of snapshots that raced
-                held.add(row.digest)
-                builder.add(row.digest, row.plain, stored[row.offset : row.offset + row.stored])
+        copy_chunks(cipher, pack, stored, (row for row in rows if row.digest not in held), builder)
+        held.update(row.digest for row in rows)  # two packs may have one, of snapshots that raced
 
 
 def _places(state: State, run: Run, only: Collection[PackId] | None) -> _Places:

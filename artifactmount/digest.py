@@ -7,6 +7,7 @@ pin both. This module knows bytes only; it must not know packs, rows, files or s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from blake3 import blake3
 from pyfastcdc import FastCDC
@@ -31,6 +32,32 @@ _CUTTER = FastCDC(1 << 20, min_size=256 << 10, max_size=CHUNK_LIMIT)
 def chunk_digest(data: Buffer) -> Digest:
     """The name of a chunk: BLAKE3 of its plain bytes."""
     return blake3(data).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How a project's chunks are named and its large files cut. `key`: an encrypted project's 32 bytes, None elsewhere.
+
+    With a key, names are keyed BLAKE3, so that nobody without it can ask whether a file he guesses is there; and files are cut at fixed
+    offsets, because lengths that depend on the content give the content away (eprint 2025/558).
+    """
+
+    key: bytes | None = field(default=None, repr=False)
+
+    def digest(self, data: Buffer) -> Digest:
+        """The name of a chunk."""
+        return chunk_digest(data) if self.key is None else blake3(data, key=self.key).digest()
+
+    def own(self, key: bytes) -> bytes:
+        """A key to remember digests under that these names do not share with others."""
+        return key if self.key is None else self.digest(key)[: len(key)]
+
+    def cut(self, buffer: Buffer) -> int:
+        """See the function `cut`."""
+        return cut(buffer) if self.key is None else min(len(buffer), SINGLE_LIMIT)
+
+
+PLAIN_CHUNKING = Chunking()
 
 
 def content_digest(chunk_digests: Sequence[Digest]) -> Digest:

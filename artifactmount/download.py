@@ -15,7 +15,6 @@ from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError, R
 from artifactmount.fetch import Fetcher
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
 from artifactmount.names import Reference, resolve
-from artifactmount.pack import open_chunk
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
@@ -81,7 +80,7 @@ def download(project: Project, reference: Reference, path: str, *, overwrite: bo
     state, version, table, runs = project.reading(reference.artifact, load)
     rows = list(_ranges(table, reference))
     project.check_apart(os.path.realpath(path))
-    with Target(path) as target:
+    with Target(path, project.artifact(reference.artifact).cipher.chunking.digest) as target:
         download_ = _Download(project, reference.artifact, state, table, runs, target, progress or Silent())
         wanted = download_.compare(rows, overwrite)
         download_.write(wanted)
@@ -233,7 +232,8 @@ class _Download:
     def _content(self, piece: _Piece, stored: bytes, start: int) -> bytes:
         place = piece.ref.place
         try:
-            return open_chunk(stored[place.offset - start : place.offset - start + place.stored], place.plain, piece.ref.digest)
+            bytes_ = stored[place.offset - start : place.offset - start + place.stored]
+            return self._artifact.cipher.chunk(place.pack, place.offset, bytes_, place.plain, piece.ref.digest)
         except CorruptError:
             try:
                 return self._fetcher.chunk(piece.ref, self._state, piece.file.run)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from contextlib import suppress
 
 from artifactmount.errors import CorruptError, GoneError, KeyMissingError
-from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow, count_chunks, decode_table, open_chunk, table_length
+from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.run import ChunkRef
@@ -31,6 +31,7 @@ class Fetcher:
     def __init__(self, project: Project, name: str) -> None:
         self._project, self._artifact = project, project.artifact(name)
         self.in_place = isinstance(project.store, FolderStore)  # packs are read where they lie, and nothing is copied to the cache
+        self.name = self._artifact.cipher.chunking.digest
         self._lock = threading.Lock()
         self._tables: OrderedDict[PackId, dict[bytes, TableRow]] = OrderedDict()
 
@@ -53,7 +54,8 @@ class Fetcher:
         pack = state.resolve(ref.place.pack)
         if pack != ref.place.pack:  # its offset says nothing in the new pack
             return self._from_table(pack, ref.digest)
-        content = open_chunk(self._read(pack, ref.place.offset, ref.place.stored), ref.place.plain, ref.digest)
+        stored = self._read(pack, ref.place.offset, ref.place.stored)
+        content = self._artifact.cipher.chunk(pack, ref.place.offset, stored, ref.place.plain, ref.digest)
         if not self.in_place:
             self._project.cache.put_chunks([(ref.digest, content)])
         return content
@@ -79,23 +81,24 @@ class Fetcher:
 
         Nothing when the pack is not there or not to be understood: then each chunk is looked for by itself. Raises StoreError.
         """
+        cipher, pack = self._artifact.cipher, state.resolve(pack)
         try:
-            stored = self._project.store.get(self._artifact.pack_key(state.resolve(pack)), 0, PACK_BYTES)
-            rows = decode_table(stored)
+            stored = self._project.store.get(self._artifact.pack_key(pack), 0, PACK_BYTES)
+            rows = cipher.table(pack, stored)
         except (KeyMissingError, CorruptError):
             return {}
         good: dict[bytes, bytes] = {}
         for row in rows:
             with suppress(CorruptError):  # a damaged chunk must not cost its neighbours
-                good[row.digest] = open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest)
+                good[row.digest] = cipher.chunk(pack, row.offset, stored[row.offset : row.offset + row.stored], row.plain, row.digest)
         self._project.cache.put_chunks(good.items())
         return good
 
     def _from_table(self, pack: PackId, digest: bytes) -> bytes:
-        table = self._tables.get(pack)
+        table, cipher = self._tables.get(pack), self._artifact.cipher
         if table is None:
-            head = self._read(pack, 0, HEAD_LENGTH)
-            table = {row.digest: row for row in decode_table(self._read(pack, 0, table_length(count_chunks(head))))}
+            length = cipher.front_length(cipher.count(self._read(pack, 0, HEAD_LENGTH)))
+            table = {row.digest: row for row in cipher.table(pack, self._read(pack, 0, length))}
             with self._lock:
                 self._tables[pack] = table
                 if len(self._tables) > _TABLES:
@@ -103,4 +106,4 @@ class Fetcher:
         row = table.get(digest)
         if row is None:
             raise CorruptError(f"{self._artifact.pack_key(pack)} does not hold chunk {digest.hex()}")
-        return open_chunk(self._read(pack, row.offset, row.stored), row.plain, row.digest)
+        return cipher.chunk(pack, row.offset, self._read(pack, row.offset, row.stored), row.plain, row.digest)

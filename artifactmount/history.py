@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from artifactmount.artifact import Artifact, checkpoint_before, read_entries
 from artifactmount.errors import CorruptError
 from artifactmount.fold import fold
-from artifactmount.log import CHECKPOINT_EVERY, Entry, decode_entry, entry_digest
+from artifactmount.log import CHECKPOINT_EVERY, Entry, entry_digest
 from artifactmount.rows import Change, path_of
 from artifactmount.run import Run
 from artifactmount.state import State
@@ -39,7 +39,7 @@ def events(store: Store, artifact: Artifact, state: State) -> Iterator[Event]:
         before = _before(store, artifact, start)
         found: list[Event] = []
         for data in block:
-            entry = decode_entry(data, start + len(found))
+            entry = artifact.decode_entry(data, start + len(found))
             before, refusal = fold(before, entry, entry_digest(data))
             found.append(Event(entry, refusal))
         for data, event in zip(reversed(block), reversed(found), strict=True):
@@ -64,7 +64,7 @@ def _before(store: Store, artifact: Artifact, start: int) -> State:
         at -= CHECKPOINT_EVERY
     for first in range(at, start, CHECKPOINT_EVERY):
         for data in _block(store, artifact, first, first + CHECKPOINT_EVERY):
-            state, _ = fold(state, decode_entry(data, state.seq + 1), entry_digest(data))
+            state, _ = fold(state, artifact.decode_entry(data, state.seq + 1), entry_digest(data))
     return state
 
 

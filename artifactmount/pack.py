@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -85,8 +86,8 @@ def compress(plain: Buffer) -> tuple[Codec, bytes]:
     return Codec.RAW, bytes(plain)
 
 
-def open_chunk(stored: Buffer, plain: int, digest: bytes) -> bytes:
-    """The plain bytes of a chunk. Raises CorruptError unless they have this length and digest.
+def open_chunk(stored: Buffer, plain: int, digest: bytes, name: Callable[[Buffer], bytes] = chunk_digest) -> bytes:
+    """The plain bytes of a chunk. Raises CorruptError unless they have this length, and this digest by `name`.
 
     What is unpacked, and the window for it, is bounded by `plain`, which is bounded by the format.
     """
@@ -104,19 +105,23 @@ def open_chunk(stored: Buffer, plain: int, digest: bytes) -> bytes:
             content = decompressor.decompress(stored, max_output_size=plain)
         except zstandard.ZstdError as error:
             raise CorruptError(f"chunk {digest.hex()[:16]} is damaged: {error}") from None
-    if len(content) != plain or chunk_digest(content) != digest:
+    if len(content) != plain or name(content) != digest:
         raise CorruptError(f"chunk {digest.hex()[:16]} is damaged: its content has another digest")
     return content
 
 
 class PackBuilder:
-    """Collects chunks into a pack."""
+    """Collects chunks into a pack.
 
-    def __init__(self) -> None:
+    An encrypted pack has other `checks` behind its table of contents, and bytes `around` each chunk (see crypto); lengths are in bytes.
+    """
+
+    def __init__(self, checks: int = 2 * DIGEST_LENGTH, around: int = 0) -> None:
         self._rows: list[tuple[bytes, int, int, int]] = []
         self._parts: list[bytes] = []
+        self._checks, self._around = checks, around
         #: bytes of the pack so far
-        self.size = table_length(0)
+        self.size = table_length(0, checks)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -124,38 +129,49 @@ class PackBuilder:
     def add(self, digest: bytes, plain: int, stored: bytes) -> None:
         """Add a chunk of `plain` bytes, as `compress` gave it."""
         codec = Codec.RAW if len(stored) == plain else Codec.ZSTD
-        self._rows.append((digest, len(stored), plain, codec))
+        self._rows.append((digest, len(stored) + self._around, plain, codec))
         self._parts.append(stored)
-        self.size += _ROW.size + len(stored)
+        self.size += _ROW.size + len(stored) + self._around
 
     def finish(self) -> bytes:
         """The pack's bytes."""
         body = b"".join(self._parts)
-        rows = b"".join(_ROW.pack(*row) for row in self._rows)
-        table = _HEADER.pack(MAGIC, VERSION, 0, 0, len(self._rows)) + rows + blake3(body).digest()
+        table = self.header() + self.rows() + blake3(body).digest()
         return b"".join((table, blake3(table).digest(), body))
+
+    def header(self, flags: int = 0) -> bytes:
+        """What a pack begins with."""
+        return _HEADER.pack(MAGIC, VERSION, flags, 0, len(self._rows))
+
+    def rows(self) -> bytes:
+        """The rows of the table of contents."""
+        return b"".join(_ROW.pack(*row) for row in self._rows)
+
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
+        """The offset of every chunk, and its bytes as `compress` gave them."""
+        return ((row.offset, part) for row, part in zip(self.table(), self._parts, strict=True))
 
     def table(self) -> list[TableRow]:
         """The chunks with the offsets they have in `finish`'s bytes."""
         rows: list[TableRow] = []
-        at = table_length(len(self._rows))
+        at = table_length(len(self._rows), self._checks)
         for digest, stored, plain, _ in self._rows:
             rows.append(TableRow(digest, at, stored, plain))
             at += stored
         return rows
 
 
-def table_length(count: int) -> int:
-    """Bytes in front of the first chunk of a pack that has `count` of them."""
-    return _HEADER.size + _ROW.size * count + 2 * DIGEST_LENGTH
+def table_length(count: int, checks: int = 2 * DIGEST_LENGTH) -> int:
+    """Bytes in front of the first chunk of a pack that has `count` of them, and so many bytes of checks."""
+    return _HEADER.size + _ROW.size * count + checks
 
 
-def count_chunks(head: Buffer) -> int:
+def count_chunks(head: Buffer, flags: int = 0) -> int:
     """How many chunks a pack says it has, from its first HEAD_LENGTH bytes. Raises CorruptError."""
     if len(head) < _HEADER.size:
         raise CorruptError(f"a pack of {len(head)} bytes")
-    magic, version, flags, reserved, count = _HEADER.unpack_from(head)
-    if magic != MAGIC or version != VERSION or flags or reserved:
+    magic, version, found, reserved, count = _HEADER.unpack_from(head)
+    if magic != MAGIC or version != VERSION or found != flags or reserved:
         raise CorruptError("not a pack, or of an unknown version")
     if not 0 < count <= COUNT_LIMIT:
         raise CorruptError(f"a pack of {count} chunks (limit {COUNT_LIMIT})")
@@ -169,11 +185,16 @@ def decode_table(front: Buffer) -> list[TableRow]:
     view = memoryview(front)
     if len(view) < end + DIGEST_LENGTH or blake3(view[:end]).digest() != view[end : end + DIGEST_LENGTH]:
         raise CorruptError("a pack's table of contents is damaged")
+    return decode_rows(view[_HEADER.size : end - DIGEST_LENGTH], end + DIGEST_LENGTH)
+
+
+def decode_rows(packed: Buffer, at: int, around: int = 0) -> list[TableRow]:
+    """The rows of a table of contents that is not damaged, of a pack whose first chunk lies at `at`. Raises CorruptError."""
     rows: list[TableRow] = []
-    at = end + DIGEST_LENGTH
-    for digest, stored, plain, codec in _ROW.iter_unpack(view[_HEADER.size : end - DIGEST_LENGTH]):
-        raw = codec == Codec.RAW and stored == plain
-        if not (raw or (codec == Codec.ZSTD and stored < plain)) or stored == 0 or plain > PLAIN_LIMIT:
+    for digest, stored, plain, codec in _ROW.iter_unpack(packed):
+        bare = stored - around
+        raw = codec == Codec.RAW and bare == plain
+        if not (raw or (codec == Codec.ZSTD and bare < plain)) or bare <= 0 or plain > PLAIN_LIMIT:
             raise CorruptError("a pack's table of contents contradicts itself")
         rows.append(TableRow(digest, at, stored, plain))
         at += stored

@@ -16,6 +16,7 @@ from blake3 import blake3
 from artifactmount.acts import Metadata
 from artifactmount.artifact import Artifact, put
 from artifactmount.catalog import pieces_of
+from artifactmount.crypto import copy_chunks
 from artifactmount.pack import PACK_LIMIT, TARGET, PackBuilder, Place, TableRow
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.session import Session
@@ -37,7 +38,7 @@ class Packer:
     def __init__(self, artifact: Artifact, session: Session) -> None:
         self._artifact, self._session, self._journal = artifact, session, session.journal
         self._numbers = count()
-        self._shared, self._own = PackBuilder(), PackBuilder()
+        self._shared, self._own = artifact.cipher.builder(), artifact.cipher.builder()
         self._pending: set[bytes] = set()  # in a pack that is not finished, or on its way
         self._uploads: list[_Upload] = []
         self._joined = 0
@@ -96,17 +97,19 @@ class Packer:
         """Store a version's card, run and whole manifest (or nothing) in packs of their own; the same ones again are stored once."""
         key = blake3(b"".join(blake3(part).digest() for part in (card, delta, full))).digest()
         if key not in self._metadata:
-            packs = yield from self._store([*pieces_of(card), *pieces_of(delta), *pieces_of(full)])
+            packs = yield from self._store(
+                [piece for part in (card, delta, full) for piece in pieces_of(part, self._artifact.cipher.chunking)]
+            )
             whole = blake3(full).digest() if full else None
             self._metadata[key] = Metadata(PackRanges.of(packs), blake3(delta).digest(), len(delta), whole, len(full))
         return self._metadata[key]
 
     def _store(self, chunks: Iterable[tuple[bytes, bytes, int]]) -> Steps[list[PackId]]:
-        builder = PackBuilder()
+        builder = self._artifact.cipher.builder()
         for stored, digest, plain in chunks:
             if builder.size + len(stored) > PACK_LIMIT and len(builder):
                 yield from self._spawn(builder)
-                builder = PackBuilder()
+                builder = self._artifact.cipher.builder()
             builder.add(digest, plain, stored)
         yield from self._spawn(builder)
         return (yield from self.collect())
@@ -142,24 +145,27 @@ class Packer:
         if not len(builder):
             return
         if large:
-            self._own = PackBuilder()
+            self._own = self._artifact.cipher.builder()
         else:
-            self._shared = PackBuilder()
+            self._shared = self._artifact.cipher.builder()
         rows = yield from self._spawn(builder)
         places = [Place(PackId(0, 0), row.offset, row.stored, row.plain) for row in rows]
         self._uploads.append(_Upload([row.digest for row in rows], None, places))
 
     def _spawn(self, builder: PackBuilder) -> Steps[list[TableRow]]:
         session = yield from self._session.open()
-        content = builder.finish()
         rows = builder.table()
-        yield Spawn(self._put(session, content, rows))
+        yield Spawn(self._put(session, builder, rows))
         return rows
 
-    def _put(self, session: int, content: bytes, rows: list[TableRow]) -> Steps[PackId]:
+    def _put(self, session: int, builder: PackBuilder, rows: list[TableRow]) -> Steps[PackId]:
+        cipher = self._artifact.cipher
         while True:  # a number is taken only by bytes that an earlier process of this session stored
             pack = PackId(session, next(self._numbers))
             yield Local(partial(self._journal.reserve, pack.number))
+            content = cipher.pack(pack, builder)
+            builder = cipher.builder()  # its bytes are held once: while they are sent, as content
             if (yield from put(self._artifact.pack_key(pack), content)):
                 yield Local(partial(self._journal.stored, pack.number, rows))
                 return pack
+            copy_chunks(cipher, pack, content, cipher.whole(pack, content), builder)

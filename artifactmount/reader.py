@@ -198,7 +198,7 @@ class Reader:
         artifact, pack = opened.slot.artifact, ref.place.pack
         fetcher = self._fetcher(artifact)
         if not fetcher.in_place:
-            cached = self._project.cache.get_chunk(ref.digest)
+            cached = self._project.cache.get_chunk(ref.digest, fetcher.name)
             if cached is not None:
                 return cached
             alone = self._hopper.is_under_way(("chunk", ref.digest))  # the kernel asks for one chunk in several requests at once

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, chain, compress, repeat
 
-from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, chunk_digest, content_digest
+from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, Buffer, chunk_digest, content_digest
 from artifactmount.errors import CorruptError
 from artifactmount.pack import Place
 from artifactmount.ranges import NUMBER_LIMIT, SESSION_LIMIT, PackId
@@ -67,7 +67,7 @@ class Run:
     """The rows of one run, read in place from `buffer`.
 
     `check=False` is for bytes that were checked before they were written to the cache; everything from a store is checked: arbitrary
-    bytes give CorruptError, and nothing is allocated beyond the size of the input.
+    bytes give CorruptError, and nothing is allocated beyond the size of the input. `name` gives the digest of a symlink's target.
     """
 
     __slots__ = (
@@ -96,7 +96,9 @@ class Run:
         "target_lengths",
     )
 
-    def __init__(self, buffer: bytes | memoryview, digest: bytes, *, check: bool = True) -> None:
+    def __init__(
+        self, buffer: bytes | memoryview, digest: bytes, *, check: bool = True, name: Callable[[Buffer], bytes] = chunk_digest
+    ) -> None:
         view = memoryview(buffer).toreadonly()
         if len(view) < HEADER.size:
             raise CorruptError(f"a run of {len(view)} bytes")
@@ -137,7 +139,7 @@ class Run:
         self._name_index: _Blocks | None = None
         self._target_index: _Blocks | None = None
         if check:
-            _check(self)
+            _check(self, name)
 
     # -- columns, as slices, for whoever merges ------------------------------------------------------------------------------------
     @property
@@ -306,7 +308,7 @@ def _listed_in(counts: memoryview) -> int:
     return sum(count for count in counts if count > 1)
 
 
-def _check(run: Run) -> None:
+def _check(run: Run, name: Callable[[Buffer], bytes]) -> None:
     """Everything a reader relies on, once, for bytes from a store. Raises CorruptError."""
     n, (chunk_packs, offsets, stored, plain) = run.count, run._chunks
     if not all(change <= Change.REMOVED for change in set(run.changes)) or not set(run.modes) <= MODES:
@@ -328,7 +330,7 @@ def _check(run: Run) -> None:
     if len(stored) and (max(stored) > CHUNK_LIMIT or min(stored) < 1):
         raise CorruptError("a run with a chunk of an impossible stored size")
     _check_directories(run)
-    _check_rows(run)
+    _check_rows(run, name)
 
 
 def _check_directories(run: Run) -> None:
@@ -344,7 +346,7 @@ def _check_directories(run: Run) -> None:
             raise CorruptError(f"a path longer than {PATH_LIMIT} bytes")
 
 
-def _check_rows(run: Run) -> None:
+def _check_rows(run: Run, name: Callable[[Buffer], bytes]) -> None:
     plain = run._chunks[3]
     chunk = listed = 0
     columns = zip(run.changes, run.modes, run.sizes, run.mtimes, run.target_lengths, run.chunk_counts, strict=True)
@@ -357,9 +359,9 @@ def _check_rows(run: Run) -> None:
             if good and count != 1:
                 good = run.digest_of(row) == content_digest(run._listed(listed, count))
         elif kind is Kind.SYMLINK:
-            good = not (count or mtime) and 0 < target == size <= PATH_LIMIT and run.digest_of(row) == chunk_digest(run.target(row))
+            good = not (count or mtime) and 0 < target == size <= PATH_LIMIT and run.digest_of(row) == name(run.target(row))
         else:
-            good = not count and target > 0 and run.digest_of(row) == chunk_digest(run.target(row))
+            good = not count and target > 0 and run.digest_of(row) == name(run.target(row))
         if not good:
             raise CorruptError(f"row {row} of a run contradicts itself")
         chunk += count

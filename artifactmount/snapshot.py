@@ -118,7 +118,8 @@ class Snapshot:
     ) -> None:
         self._artifact, self._catalog, self._staging, self._stats = artifact, catalog, staging, stats
         self._options, self._writer, self._progress, self._journal = options, writer, progress, journal
-        self._reader = ContentReader(staging, self._known)
+        self._reader = ContentReader(staging, self._known, chunking=artifact.cipher.chunking)
+        self._stats_key = artifact.cipher.chunking.own(staging.key)
         self._places: PlaceIndex | None = None
         self.begin_anew(artifact.empty())
 
@@ -151,7 +152,7 @@ class Snapshot:
         self._places = yield Local(lambda: self._catalog.places(state))
         clock = self._staging.clock()
         self._progress.begin("scanning", 0, 0)
-        found = scan(self._staging, base, lambda key: self._stats.get(self._staging.key, key))
+        found = scan(self._staging, base, lambda key: self._stats.get(self._stats_key, key))
         listings = list(found.listings)
         self._progress.begin("snapshot", found.bytes, found.files)
         self._builder: RunBuilder = yield from self._changes.from_scan(found)
@@ -169,7 +170,7 @@ class Snapshot:
         return state, self._result(state)
 
     def _remember_stats(self, listings: list[Listing], clock: int) -> None:
-        self._stats.put_many(self._staging.key, ((listing.key, listing.encode(clock)) for listing in listings))
+        self._stats.put_many(self._stats_key, ((listing.key, listing.encode(clock)) for listing in listings))
 
     # -- the decision, on every state that a slot was lost to ------------------------------------------------------------------------
     def _make(self, state: State) -> Steps[Act | None]:

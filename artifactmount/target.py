@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import NotFoundError, RefusedError
@@ -28,10 +29,10 @@ _LEFT_PART = re.compile(r"[0-9a-f]{16}")
 
 
 class Target:
-    """The folder `path`, made when it is missing. Use as a context manager."""
+    """The folder `path`, made when it is missing; `name` gives chunks' digests. Use as a context manager."""
 
-    def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)
+    def __init__(self, path: str, name: Callable[[bytes], bytes] = chunk_digest) -> None:
+        self.path, self._name = os.path.abspath(path), name
         with _explained(self.path):
             os.makedirs(self.path, exist_ok=True)
             self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -80,7 +81,7 @@ class Target:
                 return False
             offset = 0
             for ref in refs:
-                if chunk_digest(os.pread(descriptor, ref.place.plain, offset)) != ref.digest:
+                if self._name(os.pread(descriptor, ref.place.plain, offset)) != ref.digest:
                     return False
                 offset += ref.place.plain
             return True

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from artifactmount.artifact import Artifact, read_entries
+from artifactmount.artifact import STORED_CHECKPOINT_LIMIT, Artifact, read_entries
 from artifactmount.card import Card
 from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError
 from artifactmount.fold import fold
-from artifactmount.log import CHECKPOINT_EVERY, CHECKPOINT_LIMIT, decode_entry, encode_checkpoint, entry_digest
+from artifactmount.log import CHECKPOINT_EVERY, encode_checkpoint, entry_digest
 from artifactmount.names import Reference, resolve
-from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow, count_chunks, decode, decode_table, open_chunk, table_length
+from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
@@ -123,7 +123,7 @@ class _Verification:
                     break
                 if (state.seq + 1) % CHECKPOINT_EVERY == 0:
                     self._checkpoint(state)
-                entry = decode_entry(data, state.seq + 1)
+                entry = self._artifact.decode_entry(data, state.seq + 1)
                 if entry.prev != state.digest:
                     raise CorruptError(f"entry {entry.seq} does not follow entry {state.seq}")
                 state, _ = fold(state, entry, entry_digest(data))
@@ -133,10 +133,14 @@ class _Verification:
             return
         key = self._artifact.checkpoint_key(state.seq)
         try:
-            stored = self._project.store.get(key, 0, CHECKPOINT_LIMIT + 1)
+            stored = self._project.store.get(key, 0, STORED_CHECKPOINT_LIMIT)
         except KeyMissingError:
             return  # derived: it costs readers time only
-        if stored != encode_checkpoint(state):
+        try:
+            good = self._artifact.open_checkpoint(stored, state.seq) == encode_checkpoint(state)
+        except CorruptError:
+            good = False
+        if not good:
             self._report.problems.append(f"{key}: not the log up to entry {state.seq}")
 
     def _goes_on(self, state: State) -> bool:
@@ -152,9 +156,10 @@ class _Verification:
         try:
             card, delta, full = self._project.catalog(self._artifact.name).read_stored(version)
             Card.decode(card)
-            runs = [Run(delta, version.metadata.run)]
+            name = self._artifact.cipher.chunking.digest
+            runs = [Run(delta, version.metadata.run, name=name)]
             if version.metadata.full is not None:
-                runs.append(Run(full, version.metadata.full))
+                runs.append(Run(full, version.metadata.full, name=name))
             table = self._project.catalog(self._artifact.name).table(state, version.n)
         except (CorruptError, KeyMissingError) as error:
             self._report.problems.append(f"{where}: {error}")
@@ -240,27 +245,27 @@ class _Packs:
         return self._tables[pack]
 
     def _read(self, pack: PackId) -> _Read:
-        key = self._artifact.pack_key(pack)
+        key, cipher = self._artifact.pack_key(pack), self._artifact.cipher
         try:
             if self._quick:
                 head = self._project.store.get(key, 0, HEAD_LENGTH)
-                table = self._project.store.get(key, 0, table_length(count_chunks(head)))
-                return _Read({row.digest: row for row in decode_table(table)}, [], len(table))
+                table = self._project.store.get(key, 0, cipher.front_length(cipher.count(head)))
+                return _Read({row.digest: row for row in cipher.table(pack, table)}, [], len(table))
             stored = self._project.store.get(key, 0, PACK_BYTES)
-            rows = decode_table(stored)
+            rows = cipher.table(pack, stored)
         except (CorruptError, KeyMissingError) as error:
             return _Read(None, [f"{key}: {error}"], 0)
         good: dict[bytes, TableRow] = {}
         problems: list[str] = []
         for row in rows:
             try:
-                open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest)
+                cipher.chunk(pack, row.offset, stored[row.offset : row.offset + row.stored], row.plain, row.digest)
                 good[row.digest] = row
             except CorruptError as error:
                 problems.append(f"{key}: {error}")
         if not problems:
             try:
-                decode(stored)  # a frame has bits that unpacking ignores; the pack's own checksum does not
+                cipher.whole(pack, stored)  # a frame has bits that unpacking ignores; the pack's own checksum does not
             except CorruptError as error:
                 problems.append(f"{key}: {error}")
         return _Read(good, problems, len(stored))

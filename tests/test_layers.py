@@ -26,6 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("mountpoint",),
     ("digest", "ranges", "sealed"),
     ("pack", "acts", "rows"),
+    ("crypto",),
     ("folders",),
     ("run", "run_builder", "squash", "manifest", "merge", "card"),
     ("state", "log", "fold", "names", "retention"),
@@ -34,7 +35,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("steps",),
     ("cache", "cache.*"),
     ("journal",),
-    ("artifact", "session", "catalog", "pins", "project"),
+    ("artifact", "session", "catalog", "pins", "keys", "project"),
     ("fetch",),
     ("staging", "progress"),
     ("scan", "packer", "content", "changes"),
@@ -56,14 +57,17 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "botocore": ("store.s3",),
     "mypy_boto3_s3": ("store.s3",),
     "types_boto3_s3": ("store.s3",),
+    "cryptography": ("crypto", "keys"),
 }
 
 # What may be imported inside a function, and where: boto3 takes longer to import than most commands take to run, and a command
-# of the command line loads only what it uses. Everything else would be a cycle in hiding.
+# of the command line loads only what it uses; cryptography is for encrypted projects only. Everything else would be a cycle in hiding.
 LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "boto3*"),
     ("store.s3", "botocore*"),
     ("progress", "tqdm*"),
+    ("crypto", "cryptography*"),
+    ("keys", "cryptography*"),
     ("cli", f"{PACKAGE}*"),
     ("cli.*", f"{PACKAGE}*"),
 )

@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from artifactmount.cache.environment import Environment
@@ -51,15 +51,15 @@ class Segments:
             self._end_mine()
 
     # -- reading -------------------------------------------------------------------------------------------------------------------
-    def get(self, digest: bytes) -> bytes | None:
-        """A chunk's bytes, verified."""
+    def get(self, digest: bytes, name: Callable[[bytes], bytes] = chunk_digest) -> bytes | None:
+        """A chunk's bytes, verified: `name` gives their digest."""
         where = self._index.get("chunks", digest)
         if where is None:
             return None
         # The index proves nothing of itself: without these bounds a flipped bit in it could ask for 4 GiB, or for what pread cannot take.
         segment, offset, length = _WHERE.unpack(where) if len(where) == _WHERE.size else (0, 0, 0)
         content = self._read(segment, offset, length) if offset <= _FURTHEST and length <= _LONGEST else None
-        if content is not None and len(content) == length and chunk_digest(content) == digest:
+        if content is not None and len(content) == length and name(content) == digest:
             return content
         self._drop(digest, where)
         return None
