@@ -163,7 +163,7 @@ class ArtifactCipher:
     def record(self, kind: Record, seq: int, plain: bytes) -> bytes:
         """See Cipher."""
         front, salt = _RECORD.pack(_RECORD_MAGIC, _RECORD_VERSION, kind), os.urandom(RECORD_SALT_LENGTH)
-        sealed = self._record_key(kind, seq, salt).encrypt(bytes(NONCE_LENGTH), plain, front + _OFFSET.pack(seq) + self._bound)
+        sealed = encrypt_once(self._record_key(kind, seq, salt), plain, front + _OFFSET.pack(seq) + self._bound)
         return b"".join((front, salt, sealed))
 
     def open_record(self, kind: Record, seq: int, stored: bytes) -> bytes:
@@ -173,10 +173,10 @@ class ArtifactCipher:
         if stored[: len(front)] != front:
             raise CorruptError(f"{what} is not encrypted, or not what must lie in its place")
         salt, sealed = stored[len(front) : len(front) + RECORD_SALT_LENGTH], stored[len(front) + RECORD_SALT_LENGTH :]
-        return _decrypt(self._record_key(kind, seq, salt), 0, sealed, front + _OFFSET.pack(seq) + self._bound, what)
+        return decrypt_once(self._record_key(kind, seq, salt), sealed, front + _OFFSET.pack(seq) + self._bound, what)
 
-    def _record_key(self, kind: Record, seq: int, salt: bytes) -> AESGCM:
-        return aes(derive(_RECORD_CONTEXT, self._key, bytes([kind]), _OFFSET.pack(seq), salt))
+    def _record_key(self, kind: Record, seq: int, salt: bytes) -> bytes:
+        return derive(_RECORD_CONTEXT, self._key, bytes([kind]), _OFFSET.pack(seq), salt)
 
     # -- packs ---------------------------------------------------------------------------------------------------------------------
     def builder(self) -> PackBuilder:
@@ -251,7 +251,7 @@ class ProjectKey:
     """The key of a project, and what is derived from it."""
 
     def __init__(self, key: bytes, project_id: str) -> None:
-        self._key, self._project_id = key, project_id
+        self._key, self.project_id = key, project_id
         self._chunking = Chunking(derive(_CHUNK_CONTEXT, key, bytes.fromhex(project_id)))
 
     @property
@@ -261,8 +261,8 @@ class ProjectKey:
 
     def cipher(self, name: str) -> Cipher:
         """The cipher of one artifact."""
-        key = derive(_ARTIFACT_CONTEXT, self._key, bytes.fromhex(self._project_id), name.encode())
-        return ArtifactCipher(key, self._chunking, self._project_id, name)
+        key = derive(_ARTIFACT_CONTEXT, self._key, bytes.fromhex(self.project_id), name.encode())
+        return ArtifactCipher(key, self._chunking, self.project_id, name)
 
     def mac(self, document: bytes) -> bytes:
         """The proof, 32 bytes, that who wrote a document had the key."""
@@ -279,6 +279,16 @@ def aes(key: bytes) -> AESGCM:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     return AESGCM(key)
+
+
+def encrypt_once(key: bytes, plain: bytes, aad: bytes) -> bytes:
+    """Encrypt with a key that MUST be new: derived with a salt that was drawn for this call."""
+    return aes(key).encrypt(_nonce(0), plain, aad)
+
+
+def decrypt_once(key: bytes, sealed: bytes, aad: bytes, what: str) -> bytes:
+    """What `encrypt_once` was given. Raises CorruptError naming `what`."""
+    return _decrypt(aes(key), 0, sealed, aad, what)
 
 
 def _nonce(number: int) -> bytes:

@@ -23,8 +23,9 @@ import pyfuse3
 import trio
 
 from artifactmount.cache import Cache
-from artifactmount.errors import ArtifactError, RefusedError
+from artifactmount.errors import ArtifactError, LockedError, RefusedError
 from artifactmount.fuse import Operations
+from artifactmount.keys import Keyring
 from artifactmount.mountpoint import Record, mount_at, prepare, within
 from artifactmount.namespace import Namespace
 from artifactmount.project import Project, open_store
@@ -57,7 +58,7 @@ class Mount:
         return Record(self.mountpoint, self.state_directory)
 
 
-def serve(mount: Mount, ready: Callable[[], None]) -> None:
+def serve(mount: Mount, ready: Callable[[], None], keyring: Keyring) -> None:
     """Mount, call `ready`, and answer until somebody unmounts, or SIGINT, SIGTERM or SIGHUP comes; then unmount.
 
     Raises ArtifactError when the project cannot be opened or nothing can be mounted there.
@@ -69,7 +70,7 @@ def serve(mount: Mount, ready: Callable[[], None]) -> None:
         _check_roots(mount, store)
         cache = Cache(mount.cache, mount.budget)
         try:
-            trio.run(_serve, Project(store, cache, mount.state_directory), mount, ready)
+            trio.run(_serve, Project(store, cache, mount.state_directory, keyring=keyring), mount, ready)
         except BaseExceptionGroup as group:  # what leaves a nursery comes in groups, also when it is one
             ours = group.subgroup(ArtifactError)
             if ours is None:
@@ -140,8 +141,11 @@ def _raise_read_ahead(mountpoint: str) -> None:
         _log.info("reads come in pieces of 128 KiB; root could raise that: echo %d > %s (%s)", _READ_AHEAD_KIB, path, error.strerror)
 
 
-def start(mount: Mount) -> None:
-    """Mount in the background; returns when the tree can be listed. Raises what `serve` raises."""
+def start(mount: Mount, keyring: Keyring) -> None:
+    """Mount in the background; returns when the tree can be listed. Raises what `serve` raises.
+
+    The keys go through a pipe: everybody may read a process's arguments, and its environment stays for as long as it lives.
+    """
     record = mount.record
     os.makedirs(os.path.dirname(record.log), mode=0o700, exist_ok=True)
     with suppress(FileNotFoundError):
@@ -152,15 +156,19 @@ def start(mount: Mount) -> None:
         before = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "artifactmount.daemon", str(write_end), json.dumps(asdict(mount))],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             pass_fds=(write_end,),
             start_new_session=True,
             cwd="/",
+            env={name: value for name, value in os.environ.items() if name != "ARTIFACTMOUNT_PASSPHRASE"},
         )
     os.close(write_end)
     try:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin as pipe:
+            pipe.write(json.dumps([keyring.files, keyring.passphrase, keyring.insists]).encode())
         with open(read_end, "rb") as pipe:
             answer = pipe.read()
     except KeyboardInterrupt:
@@ -179,7 +187,8 @@ def _failure(answer: bytes, said: str, log: str) -> ArtifactError:
         message, exit_code = str(fields["error"]), int(fields["exit_code"])
     except (ValueError, KeyError, TypeError):
         return RefusedError(f"the daemon ended before anything was mounted; see {log}")
-    error = ArtifactError(f"{message} ({said})" if said else message)
+    kind = LockedError if fields.get("locked") else ArtifactError
+    error = kind(f"{message} ({said})" if said else message)
     error.exit_code = exit_code
     return error
 
@@ -213,7 +222,7 @@ def _raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _main(pipe: int, mount: Mount) -> int:
+def _main(pipe: int, mount: Mount, keyring: Keyring) -> int:
     log_to(sys.stderr)
 
     def ready() -> None:
@@ -222,15 +231,17 @@ def _main(pipe: int, mount: Mount) -> int:
         os.close(pipe)
 
     try:
-        serve(mount, ready)
+        serve(mount, ready, keyring)
     except ArtifactError as error:
         _log.error("%s", error)
+        answer = {"error": str(error), "exit_code": error.exit_code, "locked": isinstance(error, LockedError)}
         with suppress(OSError):
-            os.write(pipe, json.dumps({"error": str(error), "exit_code": error.exit_code}).encode())
+            os.write(pipe, json.dumps(answer).encode())
         return error.exit_code
     _log.info("%s is unmounted", mount.mountpoint)
     return 0
 
 
 if __name__ == "__main__":
-    leave(_main(int(sys.argv[1]), Mount(**json.loads(sys.argv[2]))))
+    files, passphrase, insists = json.loads(sys.stdin.read())
+    leave(_main(int(sys.argv[1]), Mount(**json.loads(sys.argv[2])), Keyring(tuple(files), passphrase, insists=insists)))

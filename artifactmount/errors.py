@@ -86,6 +86,13 @@ class DeniedError(NotSentError):
     errno = errno.EACCES
 
 
+class LockedError(ArtifactError):
+    """The project is encrypted, and no key was given, or one that does not open it."""
+
+    exit_code = 5
+    errno = errno.EACCES
+
+
 class StoreFullError(NotSentError):
     """The store has no room left."""
 

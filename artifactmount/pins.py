@@ -29,12 +29,17 @@ class Pins:
 
     def check_project(self, identity: str) -> None:
         """Pin what must never change of a project (its id and encryption), or compare it. Raises ProjectMismatchError."""
-        seen = self._read("project")
-        if seen is None:
+        if not self.known():
             self._write("project", f"{identity} {self.url}\n")
-        elif seen.split(" ", 1)[0] != identity:
+        self.compare_project(identity)
+
+    def compare_project(self, identity: str) -> None:
+        """Compare it with what is pinned, if anything is: before a key is used on it. Raises ProjectMismatchError."""
+        seen = self._read("project")
+        if seen is not None and seen.split(" ", 1)[0] != identity:
             raise ProjectMismatchError(
-                f"{self.url} holds another project than before: refused. If it was made anew on purpose, remove {self.path}"
+                f"{self.url} holds another project than before, or is encrypted otherwise: refused. If it was made anew on purpose, "
+                f"remove {self.path}"
             )
 
     def get(self, artifact: str) -> tuple[int, bytes] | None:

@@ -6,7 +6,7 @@ Knows how places are named and configured. Must not know what is in a version.
 from __future__ import annotations
 
 import getpass
-import json
+import hmac
 import logging
 import os
 import re
@@ -14,15 +14,16 @@ import socket
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from blake3 import blake3
 
 import artifactmount
-from artifactmount.artifact import Artifact, Writer, head
+from artifactmount.artifact import STORED_ENTRY_LIMIT, Artifact, Writer, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
+from artifactmount.crypto import KEY_LENGTH, PLAIN, Cipher, ProjectKey
+from artifactmount.document import DOCUMENT_LIMIT, PROJECT_KEY, Identity, make_document, moment, read_document
 from artifactmount.errors import (
     ArtifactError,
     CorruptError,
@@ -36,11 +37,13 @@ from artifactmount.errors import (
 )
 from artifactmount.fold import NAME
 from artifactmount.journal import Journal
-from artifactmount.log import ENTRY_LIMIT, decode_checkpoint, encode_checkpoint
+from artifactmount.keys import NO_KEYS, Keyring, NewKey, add_slot, stored_slots, unlock
+from artifactmount.keys import PREFIX as KEYS_PREFIX
+from artifactmount.log import decode_checkpoint, encode_checkpoint
 from artifactmount.mountpoint import check_apart, within
 from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
-from artifactmount.sealed import FORMAT, seal
+from artifactmount.sealed import FORMAT
 from artifactmount.state import State
 from artifactmount.steps import drive
 from artifactmount.store import Store, probe
@@ -51,17 +54,24 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-PROJECT_KEY = "project.json"
 _REFRESHES = 16
-_DOCUMENT_LIMIT = 1 << 16
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
-_IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
 class Project:
-    """An open project. `create`: make it when the place is empty (a folder's first snapshot, or `init`)."""
+    """An open project. `create`: make it when the place is empty (a folder's first snapshot, or `init`); encrypted, where a key is given to
+    `protect` it. `keyring`: what opens one that is encrypted."""
 
-    def __init__(self, store: Store, cache: Cache, state_directory: str, *, create: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cache: Cache,
+        state_directory: str,
+        *,
+        create: bool = False,
+        keyring: Keyring = NO_KEYS,
+        protect: NewKey | None = None,
+    ) -> None:
         self.store, self.cache, self.url = store, cache, store.url
         self.pins, self._state_directory = Pins(store.place, state_directory), state_directory
         self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self.check_store)
@@ -70,17 +80,37 @@ class Project:
         self._catalogs: dict[str, Catalog] = {}
         self._probed = False
         self.created = False
-        self._document = self._open(create)
-        self.id, self.made = _identity(self._document)
-        self.format = FORMAT
+        self._ciphers: dict[str, Cipher] = {}
+        self._document = self._open(create, protect, keyring)
+        identity = read_document(self._document)
+        self.id, self.made, self.scheme, self.format = identity.id, identity.made, identity.scheme, FORMAT
         try:
-            self.pins.check_project(self.id)
+            self.pins.compare_project(identity.pinned)
+            self.key = self._unlock(identity, keyring, protect)
+            self.pins.check_project(identity.pinned)
         except OSError as error:
             self._cannot_remember(error)
 
-    def _open(self, create: bool) -> bytes:
+    def _unlock(self, identity: Identity, keyring: Keyring, protect: NewKey | None) -> ProjectKey | None:
+        """The key of an encrypted project, which wrote this very project.json. None where nothing is encrypted, nor should be."""
+        if identity.scheme is None:
+            if protect is not None:
+                raise RefusedError(f"{self.url} is a project already, and not encrypted; encryption is chosen when a project is made")
+            if keyring.insists:
+                raise RefusedError(
+                    f"{self.url} is not encrypted, but a key was given: refused, as everything would be stored readable; "
+                    "if that is right, leave the key out"
+                )
+            return None
+        key = self._made_with or unlock(self.store, identity.id, keyring)
+        if not hmac.compare_digest(key.mac(identity.proven), identity.mac):
+            raise CorruptError(f"{self.url}: {PROJECT_KEY} was changed by somebody who has not the project's key: refused")
+        return key
+
+    def _open(self, create: bool, protect: NewKey | None, keyring: Keyring) -> bytes:
+        self._made_with: ProjectKey | None = None
         try:
-            return self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT)
+            return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)
         except KeyMissingError:
             if not create:
                 raise NotFoundError(f"no project at {self.url}; make one with `artifactmount --project {self.url} init`") from None
@@ -88,14 +118,35 @@ class Project:
             raise ProjectMismatchError(
                 f"{self.url} held a project before and is empty now: refused. If it was emptied on purpose, remove {self.pins.path}"
             )
-        if self.store.list_keys("", limit=1):
+        if any(not item.key.startswith(KEYS_PREFIX) for item in self.store.list_keys("", limit=1000)):
             try:
-                return self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT)  # somebody made it a moment ago
+                return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)  # somebody made it a moment ago
             except KeyMissingError:
                 raise RefusedError(f"{self.url} is not empty, and holds no project; choose an empty place, or another prefix") from None
-        document = _document()
+        if protect is None and keyring.insists:
+            raise RefusedError(
+                f"no project at {self.url}, and a key was given; make it with `artifactmount --project {self.url} init --encrypt`"
+            )
+        return self._create(protect)
+
+    def _create(self, protect: NewKey | None) -> bytes:
+        """Make the project; or, where somebody was faster, take theirs."""
+        identity, slot = os.urandom(16).hex(), ""
+        if protect is not None:  # the slot first: a project that nobody can open must never be there
+            self._made_with = ProjectKey(os.urandom(KEY_LENGTH), identity)
+            slot = add_slot(self.store, self._made_with, protect, self.about(""))
+        document = make_document(identity, self._made_with)
         self.created = self.store.create(PROJECT_KEY, document)
-        return document if self.created else self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT)
+        if self.created:
+            return document
+        if slot:
+            self._made_with = None
+            self.store.delete([KEYS_PREFIX + slot])
+        return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)
+
+    def about(self, label: str) -> dict[str, str]:
+        """What is remembered of a key slot that is made now."""
+        return {"label": label, "actor": self.writer.actor, "created": moment()}
 
     def check_store(self) -> None:
         """Once per process: make sure this store refuses to overwrite. Raises RefusedError for one that would not."""
@@ -112,12 +163,27 @@ class Project:
 
     def check_document(self) -> None:
         """Read project.json again. Raises CorruptError when it is damaged, ProjectMismatchError when it is another."""
-        if self.store.get(PROJECT_KEY, 0, _DOCUMENT_LIMIT) != self._document:
+        if self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT) != self._document:
             raise ProjectMismatchError(f"{self.url}: {PROJECT_KEY} changed while it was in use")
+
+    def key_problems(self) -> list[str]:
+        """What is wrong with the key slots: a line each."""
+        if self.key is None:
+            return []
+        slots, problems = stored_slots(self.store, self.id)
+        for slot in slots:
+            try:
+                slot.facts(self.key)
+            except CorruptError as error:
+                problems.append(str(error))
+        return problems
 
     def artifact(self, name: str) -> Artifact:
         """The artifact of that name, whether it exists or not. Raises UsageError for a bad name."""
-        return Artifact(self.id, check_artifact(name))
+        if name not in self._ciphers:
+            check_artifact(name)
+            self._ciphers[name] = PLAIN if self.key is None else self.key.cipher(name)
+        return Artifact(self.id, name, self._ciphers[name])
 
     def names(self) -> list[str]:
         """All artifacts of the project, in order. What stands there with a name no artifact can have is not ours."""
@@ -216,7 +282,7 @@ class Project:
 
     def _check_pin(self, name: str, state: State, seq: int, digest: bytes) -> None:
         if state.seq > seq:
-            digest_now = blake3(self.store.get(self.artifact(name).log_key(seq), 0, ENTRY_LIMIT + 1)).digest()
+            digest_now = blake3(self.store.get(self.artifact(name).log_key(seq), 0, STORED_ENTRY_LIMIT)).digest()
         else:
             digest_now = state.digest if state.seq == seq else b""
         if digest_now != digest:
@@ -227,32 +293,6 @@ class Project:
 
     def _state_key(self, name: str) -> bytes:
         return b"state" + blake3(f"{self.store.place} {self.id} {name}".encode()).digest()
-
-
-def _document() -> bytes:
-    fields = {
-        "format": FORMAT,
-        "id": os.urandom(16).hex(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "encryption": None,
-    }
-    return seal(fields)
-
-
-def _identity(document: bytes) -> tuple[str, str]:
-    """The project's id, and when it was made. Raises CorruptError, NeedsNewerError."""
-    try:
-        fields = json.loads(document)
-        if seal({key: value for key, value in fields.items() if key != "check"}) != document:
-            raise CorruptError(f"{PROJECT_KEY} is damaged: its checksum is wrong")
-        if json.dumps(fields["format"]) != str(FORMAT) or fields.get("encryption") is not None:
-            raise NeedsNewerError("this project needs a newer artifactmount")
-        identity, made = fields["id"], fields["created"]
-    except (ValueError, KeyError, AttributeError, RecursionError) as error:
-        raise CorruptError(f"{PROJECT_KEY} is damaged: {error}") from None
-    if not isinstance(identity, str) or not _IDENTITY.fullmatch(identity) or not isinstance(made, str):
-        raise CorruptError(f"{PROJECT_KEY} is damaged: its fields are not what they must be")
-    return identity, made
 
 
 def _actor() -> str:
@@ -276,19 +316,24 @@ def open_store(url: str) -> Store:
     return FolderStore(os.path.abspath(os.path.expanduser(path)))
 
 
+def configured(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the config file says: `project` and `key-file`. Raises UsageError when it cannot be read."""
+    path = os.path.join(_base(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
+    try:
+        with open(path, "rb") as file:
+            return {name: str(value) for name, value in tomllib.load(file).items() if name in ("project", "key-file")}
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+
+
 def default_url(environment: Mapping[str, str]) -> str:
     """The project when none is named: the environment's, the config file's, or the embedded default folder."""
     if url := environment.get("ARTIFACTMOUNT_PROJECT"):
         return url
-    path = os.path.join(_base(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
-    try:
-        with open(path, "rb") as file:
-            url = tomllib.load(file).get("project", "")
-    except FileNotFoundError:
-        url = ""
-    except (tomllib.TOMLDecodeError, OSError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
-    return str(url) or os.path.join(_base(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount")
+    url = configured(environment).get("project", "")
+    return url or os.path.join(_base(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount")
 
 
 def default_cache(environment: Mapping[str, str]) -> str:

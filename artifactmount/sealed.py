@@ -14,13 +14,14 @@ from artifactmount.errors import CorruptError, NeedsNewerError
 FORMAT = 1
 
 
-def _canonical(fields: Mapping[str, Any]) -> bytes:
+def canonical(fields: Mapping[str, Any]) -> bytes:
+    """One line of ASCII, keys sorted: equal fields, equal bytes."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def seal(fields: Mapping[str, Any]) -> bytes:
     """Canonical JSON with a check over all of it: every flipped bit is noticed, also where no other bytes prove these."""
-    return _canonical({**fields, "check": blake3(_canonical(fields)).hexdigest()[:32]})
+    return canonical({**fields, "check": blake3(canonical(fields)).hexdigest()[:32]})
 
 
 def unseal(data: bytes, limit: int, what: str) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def verify(project: Project, reference: Reference | None, progress: Progress | N
     """
     report = Report()
     project.check_document()
+    report.problems += project.key_problems()
     for name in project.names() if reference is None else [reference.artifact]:
         found = Report()
         for _ in range(_TRIES):

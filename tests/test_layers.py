@@ -26,7 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("mountpoint",),
     ("digest", "ranges", "sealed"),
     ("pack", "acts", "rows"),
-    ("crypto",),
+    ("crypto", "document"),
     ("folders",),
     ("run", "run_builder", "squash", "manifest", "merge", "card"),
     ("state", "log", "fold", "names", "retention"),

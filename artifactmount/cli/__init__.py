@@ -20,6 +20,7 @@ import artifactmount
 #: command -> module of this package, and the line that `--help` shows (the first of the command's own help; a test compares)
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Create the project."),
+    "key": ("key", "Manage the keys of an encrypted project."),
     "snapshot": ("snapshot", "Make a folder the next version of an artifact."),
     "mount": ("mount", "Show every version of every artifact as read-only folders."),
     "umount": ("mount", "Unmount."),
@@ -80,16 +81,17 @@ class _Commands(click.Group):
 @click.option("--project", metavar="URL", help="s3://bucket/prefix, or a folder. Default: $ARTIFACTMOUNT_PROJECT, the config file.")
 @click.option("--cache", metavar="DIR", help="Where to cache. Default: $ARTIFACTMOUNT_CACHE, or ~/.cache/artifactmount.")
 @click.option("--cache-size", metavar="SIZE", help="What to cache at most, e.g. 64M. Default: $ARTIFACTMOUNT_CACHE_SIZE, or 10G.")
+@click.option("--key-file", metavar="FILE", help="The key of an encrypted project. Default: $ARTIFACTMOUNT_KEY_FILE, the config file.")
 @click.version_option(artifactmount.__version__, message="artifactmount %(version)s")
 @click.pass_context
-def group(ctx: click.Context, project: str | None, cache: str | None, cache_size: str | None) -> None:
+def group(ctx: click.Context, project: str | None, cache: str | None, cache_size: str | None, key_file: str | None) -> None:
     """Versions of folders, on nothing but a folder or a bucket.
 
     ARTIFACT is a name; ARTIFACT:vN or ARTIFACT:ALIAS one version of it; without one, the latest is meant.
     """
     from artifactmount.cli.settings import Settings
 
-    ctx.obj = Settings(project, cache, cache_size)
+    ctx.obj = Settings(project, cache, cache_size, key_file)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import click
 
+from artifactmount.cli.key import key_options, new_key
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, print_json
+from artifactmount.errors import UsageError
+from artifactmount.keys import KeyFile, Keyring, NewKey, Passphrase
 
 
-@click.command(epilog="Example: artifactmount --project s3://my-bucket/vision init")
+@click.command(epilog="Example: artifactmount --project s3://my-bucket/vision init --encrypt --key-file ~/vision.key")
+@click.option("--encrypt", is_flag=True, help="Encrypt everything that is stored; say with what: --key-file, --passphrase, --kms-key-id.")
+@key_options
 @json_option
 @click.pass_obj
-def init(settings: Settings, as_json: bool) -> None:
+def init(settings: Settings, encrypt: bool, key_file: str | None, passphrase: bool, label: str, as_json: bool) -> None:
     """Create the project.
 
     The place must be empty, or hold a project already: then this says so and changes nothing. A project in a folder is also made by its
-    first snapshot. The store is tried first: one that would overwrite what exists is refused.
+    first snapshot. The store is tried first: one that would overwrite what exists is refused. An encrypted project can be read with its
+    keys only: who loses all of them loses everything in it.
     """
-    with settings.open(create=True) as project:
+    keyring, protect = settings.keyring, None
+    if encrypt:
+        protect = new_key(key_file if key_file or passphrase else next(iter(keyring.files), None), passphrase, keyring.passphrase)
+        keyring = _with(keyring, protect)
+    elif key_file is not None or passphrase or label:
+        raise UsageError("a key is for an encrypted project; add --encrypt")
+    with settings.open(create=True, keyring=keyring, protect=protect) as project:
         project.check_store()
         versioned = getattr(project.store, "versioned", None)
         keeps = bool(versioned and versioned())
         if as_json:
-            print_json({"project": project.url, "id": project.id, "created": project.created, "bucket_versioning": keeps})
+            facts = {"project": project.url, "id": project.id, "created": project.created, "bucket_versioning": keeps}
+            print_json(facts | {"encryption": project.scheme})
             return
         print(f"{project.url}: " + ("project created" if project.created else "a project already, nothing was changed"))
         if keeps:
@@ -33,3 +47,12 @@ def init(settings: Settings, as_json: bool) -> None:
                 "s3:DeleteObjectVersion and s3:ListBucketVersions; a bucket without versioning is simpler.",
                 file=sys.stderr,
             )
+
+
+def _with(keyring: Keyring, key: NewKey) -> Keyring:
+    """Where the project is there already, the key that was to protect it has to open it."""
+    match key:
+        case KeyFile(path):
+            return replace(keyring, files=(path,), insists=True)
+        case Passphrase(text):
+            return replace(keyring, passphrase=text, insists=True)

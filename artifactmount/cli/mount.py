@@ -7,6 +7,8 @@ import sys
 import click
 
 from artifactmount.cli.settings import Settings, named
+from artifactmount.errors import LockedError
+from artifactmount.keys import Keyring
 from artifactmount.mountpoint import Record, locate
 from artifactmount.mountpoint import unmount as unmount_at
 
@@ -29,10 +31,16 @@ def mount(settings: Settings, mountpoint: str, foreground: bool, allow_other: bo
     )
     if foreground:
         log_to(sys.stderr)
-        serve(what, lambda: print(f"{what.url} is mounted at {what.mountpoint}; ^C unmounts", file=sys.stderr))
+        serve(what, lambda: print(f"{what.url} is mounted at {what.mountpoint}; ^C unmounts", file=sys.stderr), settings.keyring)
         leave(0)
     else:
-        start(what)
+        try:
+            start(what, settings.keyring)
+        except LockedError:
+            ask = settings.keyring.ask
+            if settings.keyring.given or ask is None:
+                raise
+            start(what, Keyring(passphrase=ask(), insists=True))  # the daemon has no terminal to ask on
 
 
 @click.command(epilog="Example: artifactmount umount ~/mnt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import re
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 
 from artifactmount.cache import DEFAULT_BUDGET, Cache
 from artifactmount.errors import UsageError
+from artifactmount.keys import Keyring, NewKey
 from artifactmount.progress import Bar, Progress, Silent
-from artifactmount.project import Project, default_cache, default_url, open_store, state_directory
+from artifactmount.project import Project, configured, default_cache, default_url, open_store, state_directory
 
 _SIZE = re.compile(r"(\d+)\s*([kKmMgGtT]?)(i?[bB]?)")
 _SMALLEST_BUDGET = 32 << 20
@@ -21,8 +23,8 @@ _SMALLEST_BUDGET = 32 << 20
 class Settings:
     """What was said before the command."""
 
-    def __init__(self, project: str | None, cache: str | None, cache_size: str | None) -> None:
-        self._project, self._cache, self._size = project, cache, cache_size
+    def __init__(self, project: str | None, cache: str | None, cache_size: str | None, key_file: str | None = None) -> None:
+        self._project, self._cache, self._size, self._key_file = project, cache, cache_size, key_file
 
     @property
     def url(self) -> str:
@@ -47,17 +49,45 @@ class Settings:
         """Where pins and the daemons' records are."""
         return os.path.abspath(state_directory(os.environ))
 
+    @property
+    def keyring(self) -> Keyring:
+        """What opens the project if it is encrypted. A key of the config file is meant for the project named there: for others it is tried,
+        and they need not be encrypted."""
+        file = self._key_file if self._key_file is None else named(self._key_file, "--key-file")
+        file = file or os.environ.get("ARTIFACTMOUNT_KEY_FILE")
+        passphrase = os.environ.get("ARTIFACTMOUNT_PASSPHRASE") or None
+        insists = file is not None or passphrase is not None
+        if not insists:
+            config = configured(os.environ)
+            file = config.get("key-file")
+            insists = file is not None and config.get("project") == self.url
+        ask = (lambda: ask_passphrase(f"passphrase of {self.url}: ")) if sys.stdin is not None and sys.stdin.isatty() else None
+        return Keyring(() if file is None else (key_path(file),), passphrase, ask, insists)
+
     @contextmanager
-    def open(self, *, create: bool = False) -> Iterator[Project]:
-        """The project. `create`: make it when the place is empty."""
+    def open(self, *, create: bool = False, keyring: Keyring | None = None, protect: NewKey | None = None) -> Iterator[Project]:
+        """The project. `create`: make it when the place is empty; encrypted, if there is a key to `protect` it."""
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="artifactmount: %(message)s")
         store = open_store(self.url)
         cache = Cache(self.cache_path, self.budget)
         try:
-            yield Project(store, cache, self.state_directory, create=create)
+            yield Project(store, cache, self.state_directory, create=create, keyring=keyring or self.keyring, protect=protect)
         finally:
             cache.close()
             store.close()
+
+
+def key_path(path: str) -> str:
+    """The absolute path of a key file: a daemon has another working directory."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def ask_passphrase(prompt: str, *, twice: bool = False) -> str:
+    """A passphrase, typed on the terminal and not shown. Raises UsageError when two are not the same."""
+    text = getpass.getpass(prompt)
+    if twice and getpass.getpass("the same again: ") != text:
+        raise UsageError("the two passphrases differ; nothing was done")
+    return text
 
 
 def named(path: str, what: str) -> str:

@@ -42,7 +42,7 @@ def _show_project(project: Project, as_json: bool) -> None:
         "id": project.id,
         "format": project.format,
         "created": project.made,
-        "encryption": None,
+        "encryption": project.scheme,
         "cache": {"path": project.cache.path, "chunks": usage.chunks, "files": usage.files, "budget": usage.budget},
     }
     if as_json:
@@ -51,7 +51,10 @@ def _show_project(project: Project, as_json: bool) -> None:
     print(f"project     {project.url}")
     print(f"id          {project.id}")
     print(f"format      {project.format}, created {moment(project.made)}")
-    print("protection  none by itself: whoever can read the bucket or folder can read the files")
+    if project.scheme is None:
+        print("protection  none by itself: whoever can read the bucket or folder can read the files")
+    else:
+        print(f"protection  encrypted ({project.scheme}): without a key one sees artifact names, sizes and times")
     print(f"cache       {project.cache.path}: {size(usage.chunks)} of at most {size(usage.budget)}, and {size(usage.files)} of manifests")
 
 

@@ -16,12 +16,12 @@ from artifactmount.acts import Commit, DeleteArtifact, Move, Open, act_from_json
 from artifactmount.card import Card
 from artifactmount.catalog import pieces_of
 from artifactmount.digest import chunk_digest, content_digest, directory_digest
+from artifactmount.document import read_document
 from artifactmount.fold import fold
 from artifactmount.log import decode_checkpoint, decode_entry, encode_checkpoint, encode_entry, entry_digest
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import HEAD_LENGTH, PackBuilder, compress, count_chunks, decode, decode_table, open_chunk, table_length
-from artifactmount.project import _identity
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import Change, Kind, is_executable, kind_of, path_of
 from artifactmount.run import Run
@@ -54,7 +54,7 @@ def test_every_example_has_a_test() -> None:
 
 def test_project() -> None:
     data = example("project")
-    assert _identity(data)[0] == PROJECT
+    assert read_document(data).id == PROJECT
     fields = json.loads(data)
     del fields["check"]
     assert seal(fields) == data

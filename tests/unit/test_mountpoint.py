@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from artifactmount.cache import Cache
+from artifactmount.document import PROJECT_KEY
 from artifactmount.errors import KeyMissingError, NotFoundError, ProjectMismatchError, RefusedError, UsageError
 from artifactmount.mountpoint import KIND, Record, check_apart, locate, mount_at, mounted, prepare, within
 from artifactmount.pins import Pins
-from artifactmount.project import PROJECT_KEY, Project
+from artifactmount.project import Project
 from artifactmount.snapshot import Options, take
 from artifactmount.store.memory import MemoryStore
 
