@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from artifactmount.cli import main
+from tests import encryption
 from tests.store.servers import Server
 
 _SECONDS = 100
@@ -62,6 +63,7 @@ class Program:
             "XDG_STATE_HOME": str(home / "home/state"),
             "ARTIFACTMOUNT_PROJECT": self.project,
             "ARTIFACTMOUNT_CACHE": str(home / "cache"),
+            **encryption.variables(home),
             **(variables or {}),
         }
 
@@ -74,7 +76,7 @@ class Program:
     def start(self, *arguments: Argument, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """The running process. Whoever starts one ends it."""
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "artifactmount", *map(os.fsencode, arguments)],
+            [*prefix, sys.executable, "-m", "artifactmount", *map(os.fsencode, encryption.arguments(arguments))],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -112,7 +114,7 @@ class Program:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
             patch.chdir(self.folder)
-            code = main([os.fsdecode(argument) for argument in arguments])
+            code = main([os.fsdecode(argument) for argument in encryption.arguments(arguments)])
             texts = []
             for stream in (out, err):
                 stream.flush()
@@ -122,8 +124,11 @@ class Program:
 
 
 def in_folder(home: Path) -> Program:
-    """With a project in a folder that is not there yet."""
-    return Program(home)
+    """With a project in a folder that is not there yet (an encrypted one must be made before)."""
+    program = Program(home)
+    if encryption.ENCRYPTED:
+        assert program.inside("init").code == 0
+    return program
 
 
 def in_bucket(home: Path, server: Server) -> Program:

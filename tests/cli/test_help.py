@@ -73,7 +73,7 @@ def test_heavy_libraries_are_not_loaded_where_they_are_not_used(program: Program
     done = subprocess.run(command, env=program.environment, capture_output=True, text=True, check=False, cwd=program.folder)
     loaded = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "click" in loaded
-    heavy = {"boto3", "botocore", "trio", "pyfuse3", "requests", "ssl"}
+    heavy = {"cryptography", "boto3", "botocore", "trio", "pyfuse3", "requests", "ssl"}
     if arguments[-1] in ("--help", "--version", "nonsense") and arguments[0] not in COMMANDS:
         heavy |= {"lmdb", "zstandard", "blake3", "pyfastcdc", "tqdm", "concurrent.futures"}
     assert not loaded & heavy

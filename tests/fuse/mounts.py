@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from artifactmount.mountpoint import mount_at
+from tests import encryption
 
 T = TypeVar("T")
 
@@ -44,10 +45,13 @@ class Project:
         for name in ("config", "data", "cache", "state"):
             self.environment[f"XDG_{name.upper()}_HOME"] = str(root / name)
         (root / "home").mkdir(parents=True, exist_ok=True)
+        self.environment |= encryption.variables(root / "home")
+        if encryption.ENCRYPTED and not url:
+            self.do("init")
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """The command line, running, its output in pipes."""
-        command = [sys.executable, "-m", "artifactmount", *arguments]
+        command = [sys.executable, "-m", "artifactmount", *encryption.arguments(arguments)]
         return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def do(self, *arguments: str | Path, code: int = 0) -> str:

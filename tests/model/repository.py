@@ -21,8 +21,8 @@ from artifactmount.delete import Deleted, Deletion
 from artifactmount.digest import content_digest
 from artifactmount.errors import KeyMissingError, NotFoundError, OutcomeUnknownError, RefusedError, StoreError
 from artifactmount.fold import LATEST
-from artifactmount.log import Entry, decode_entry
-from artifactmount.pack import decode, open_chunk
+from artifactmount.log import Entry
+from artifactmount.pack import TableRow
 from artifactmount.progress import Silent
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import Kind, is_executable, kind_of, path_of
@@ -33,6 +33,7 @@ from artifactmount.staging import Staging
 from artifactmount.state import State
 from artifactmount.steps import Delete, Steps
 from artifactmount.store.memory import MemoryStore
+from tests import encryption
 from tests.model.simulator import Process, World
 
 PROJECT, NAME = "11" * 16, "animals"
@@ -86,6 +87,11 @@ def pack_of(key: str) -> PackId:
     return PackId(int(session), int(number))
 
 
+def rows_of(store: MemoryStore, artifact: Artifact, pack: PackId) -> list[TableRow]:
+    """The table of contents of a stored pack, which accounts for every byte of it."""
+    return artifact.cipher.whole(pack, store.get(artifact.pack_key(pack)))
+
+
 class History:
     """The whole log, folded from zero, entry by entry."""
 
@@ -103,7 +109,7 @@ class History:
                 found = self._store.get(self._artifact.log_key(seq))
             except KeyMissingError:
                 return self.states[-1]
-            entry = decode_entry(found, seq)
+            entry = self._artifact.decode_entry(found, seq)
             assert entry.prev == self.states[-1].digest
             state, refusal = self._artifact.apply(self.states[-1], found)
             assert refusal is None, f"entry {seq} by {entry.actor} was refused: {refusal}"
@@ -269,7 +275,7 @@ class Repository:
 
     world: World
     folder: Path
-    artifact: Artifact = field(default=Artifact(PROJECT, NAME))
+    artifact: Artifact = field(default=encryption.artifact(PROJECT, NAME))
     asked: dict[str, Asked] = field(default_factory=dict)
     removals: list[Removal] = field(default_factory=list)
     faithful: bool = False  # no request is lost or late: what is gone must stay gone
@@ -457,7 +463,7 @@ class Repository:
         metadata = {pack for version in state.versions.values() for pack in version.metadata.packs}
         assert set(state.packs) == live.keys() | metadata and not live.keys() & metadata
         for pack, digests in live.items():
-            assert sorted(row.digest for row in decode(self.store.get(self.artifact.pack_key(pack)))) == sorted(digests), pack
+            assert sorted(row.digest for row in rows_of(self.store, self.artifact, pack)) == sorted(digests), pack
 
     def check_sizes(self, client: Client) -> None:
         """`du` says what deleting each version would do, and what lies in the live packs."""
@@ -470,7 +476,7 @@ class Repository:
             deletion = Deletion(self.artifact, catalog, self.writer("du"), {size.version}, delete_aliases=True)
             assert size.frees == deletion.preview(state).freed
         content = {pack for pack, _ in charged}
-        rows = [row for pack in content for row in decode(self.store.get(self.artifact.pack_key(pack)))]
+        rows = [row for pack in content for row in rows_of(self.store, self.artifact, pack)]
         assert sum(size.adds for size in found) == sum(row.plain for row in rows)
         assert sum(size.stored for size in found) == sum(row.stored for row in rows)
         assert sizes(catalog, client.cache, state) == found
@@ -501,7 +507,7 @@ class Repository:
             assert PackRanges.of(catalog.run(version).packs) == version.packs
             assert {state.resolve(pack) for pack in (*version.packs, *version.metadata.packs)} <= set(state.packs)
         for pack in state.packs:
-            decode(self.store.get(self.artifact.pack_key(pack)))
+            rows_of(self.store, self.artifact, pack)
 
     def check_quiet(self) -> None:
         """I6: after one sweep, nothing is stored but what is live. And the next snapshot of a new machine is taken and reads right."""
@@ -551,9 +557,9 @@ def _read_file(store: MemoryStore, artifact: Artifact, state: State, run: Run, r
         place, pack = chunk.place, state.resolve(chunk.place.pack)
         offset = place.offset
         if pack != place.pack:  # it was moved, and the new pack's table says where to
-            (offset,) = {row.offset for row in decode(store.get(artifact.pack_key(pack))) if row.digest == chunk.digest}
+            (offset,) = {row.offset for row in rows_of(store, artifact, pack) if row.digest == chunk.digest}
         stored = store.get(artifact.pack_key(pack), offset, offset + place.stored)
-        parts.append(open_chunk(stored, place.plain, chunk.digest))
+        parts.append(artifact.cipher.chunk(pack, offset, stored, place.plain, chunk.digest))
     return b"".join(parts)
 
 

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from artifactmount.acts import Close, Commit, Move, Open
 from artifactmount.errors import NotFoundError, RefusedError, StoreError
 from artifactmount.log import Entry
-from artifactmount.pack import decode, open_chunk
 from artifactmount.ranges import PackId
 from artifactmount.rows import Kind
 from artifactmount.snapshot import Options
-from tests.model.repository import Client, Leaf, Repository, Tree, expected
+from tests.model.repository import Client, Leaf, Repository, Tree, expected, pack_of
 from tests.model.simulator import Chance, Drawn, Fault, Last, Plain, Process
 from tests.model.test_repository import knobs, repository
 
@@ -65,8 +64,9 @@ def stored(repo: Repository) -> bytes:
     """All bytes that the store holds of packs, opened: content, names, cards."""
     found: list[bytes] = []
     for item in repo.store.list_keys(f"{repo.artifact.prefix}data/", limit=1 << 30):
-        pack = repo.store.get(item.key)
-        found += [open_chunk(pack[row.offset : row.offset + row.stored], row.plain, row.digest) for row in decode(pack) if row.plain]
+        pack, content, cipher = pack_of(item.key), repo.store.get(item.key), repo.artifact.cipher
+        for row in cipher.whole(pack, content):
+            found.append(cipher.chunk(pack, row.offset, content[row.offset : row.offset + row.stored], row.plain, row.digest))
     return b"\n".join(found)
 
 
