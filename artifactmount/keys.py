@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from artifactmount.artifact import put
@@ -112,11 +112,13 @@ class Slot:
         fields = {"project": self.project_id, "slot": self.id, "kind": self.kind, "salt": self.salt.hex(), "parameters": self.parameters}
         return canonical(fields)
 
-    def wrap(self, key: ProjectKey, secret: bytes, about: Mapping[str, str]) -> Slot:
-        """This slot with the key in it."""
-        wrapped = encrypt_once(derive(_SLOT_CONTEXT, secret, self.salt), key.raw, self._bound())
-        sealed = encrypt_once(derive(_ABOUT_CONTEXT, key.raw, self.salt), canonical(about), self._bound() + wrapped)
-        return Slot(self.id, self.kind, self.salt, self.parameters, wrapped, sealed, self.project_id)
+    @staticmethod
+    def make(key: ProjectKey, kind: str, parameters: dict[str, Any], secret: bytes, about: Mapping[str, str]) -> Slot:
+        """A new slot with the project's key in it. Its salt is drawn here and nowhere else, so both wrapping keys are new."""
+        slot = Slot(os.urandom(8).hex(), kind, os.urandom(_SALT_LENGTH), parameters, b"", b"", key.project_id)
+        wrapped = encrypt_once(derive(_SLOT_CONTEXT, secret, slot.salt), key.raw, slot._bound())
+        hidden = encrypt_once(derive(_ABOUT_CONTEXT, key.raw, slot.salt), canonical(about), slot._bound() + wrapped)
+        return replace(slot, wrapped=wrapped, about=hidden)
 
     def unwrap(self, secret: bytes) -> bytes:
         """The project's key. Raises CorruptError when this is not the slot's secret, or the slot is not as it was made."""
@@ -204,8 +206,7 @@ def add_slot(store: Store, key: ProjectKey, new: NewKey, about: Mapping[str, str
         raise RefusedError(f"a project has at most {SLOT_LIMIT} keys; remove one with `artifactmount key remove ID`")
     parameters, secret = new.begin(key.project_id)
     while True:
-        empty = Slot(os.urandom(8).hex(), new.kind, os.urandom(_SALT_LENGTH), parameters, b"", b"", key.project_id)
-        slot = empty.wrap(key, secret, about)
+        slot = Slot.make(key, new.kind, parameters, secret, about)
         if drive(store, put(PREFIX + slot.id, slot.encode())):
             return slot.id
 

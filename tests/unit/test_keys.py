@@ -1,0 +1,308 @@
+"""Key slots, and what a store can try with them, with project.json and with the history: everything is noticed, nothing is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from artifactmount.acts import Act, Open
+from artifactmount.artifact import append
+from artifactmount.cache import Cache
+from artifactmount.document import PROJECT_KEY
+from artifactmount.errors import ArtifactError, CorruptError, LockedError, NotFoundError, ProjectMismatchError, RefusedError
+from artifactmount.keys import PREFIX, SLOT_LIMIT, KeyFile, Keyring, NewKey, Passphrase, Slot, add_slot, remove_slot, stored_slots
+from artifactmount.project import Project
+from artifactmount.sealed import seal
+from artifactmount.state import State
+from artifactmount.steps import Steps, drive
+from artifactmount.store.memory import MemoryStore
+
+QUICK = Passphrase("correct horse", 14)  # scrypt in 50 ms
+
+
+class Place:
+    """A store, and users who each have a home and see nothing of each other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.store = folder, MemoryStore()
+        self.file = KeyFile(str(folder / "my.key"))
+        self.keyring = Keyring((self.file.path,), insists=True)
+
+    @contextmanager
+    def open(self, user: str = "ann", *, keyring: Keyring | None = None, protect: NewKey | None = None) -> Iterator[Project]:
+        with closing(Cache(str(self.folder / user / "cache"))) as cache:
+            state = str(self.folder / user / "state")
+            keyring = self.keyring if keyring is None else keyring
+            yield Project(self.store, cache, state, create=protect is not None, keyring=keyring, protect=protect)
+
+    def stored(self) -> dict[str, bytes]:
+        return {item.key: self.store.get(item.key) for item in self.store.list_keys("", limit=1 << 20)}
+
+    def put(self, key: str, data: bytes) -> None:
+        """What only the store's owner can do."""
+        self.store.delete([key])
+        assert self.store.create(key, data)
+
+    def log(self, project: Project, count: int) -> State:
+        state = project.refresh("animals")
+        for _ in range(count):
+            state = drive(self.store, append(project.artifact("animals"), state, _open, project.writer)).state
+            project.remember("animals", state)
+        return state
+
+
+def _open(_: State) -> Steps[Act | None]:
+    yield from ()
+    return Open(bytes(16))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """With an encrypted project, made by ann."""
+    place = Place(tmp_path)
+    with place.open(protect=place.file) as project:
+        assert project.created and project.scheme is not None
+    return place
+
+
+# -- opening ---------------------------------------------------------------------------------------------------------------------------
+def test_each_key_opens_the_same_project(place: Place) -> None:
+    with place.open() as project:
+        assert project.key is not None
+        add_slot(place.store, project.key, QUICK, project.about("the horse"))
+        raw = project.key.raw
+    with place.open("bob", keyring=Keyring(passphrase="correct horse")) as project:
+        assert project.key is not None and project.key.raw == raw
+        slots, problems = stored_slots(place.store, project.id)
+        assert {slot.facts(project.key)["label"] for slot in slots} == {"", "the horse"} and not problems
+    with place.open("cia", keyring=Keyring(ask=lambda: "correct horse")) as project:
+        assert project.key is not None and project.key.raw == raw
+
+
+def test_a_passphrase_is_the_same_however_its_accents_are_typed(place: Place) -> None:
+    with place.open() as project:
+        assert project.key is not None
+        add_slot(place.store, project.key, Passphrase("caf\u00e9", 14), project.about(""))
+    with place.open("bob", keyring=Keyring(passphrase="cafe\u0301")):
+        pass
+
+
+def test_a_wrong_key_or_none_is_refused_and_nothing_is_written(place: Place, tmp_path: Path) -> None:
+    before = place.stored()
+    other = KeyFile(str(tmp_path / "other.key"))
+    other.begin("")
+    missing = str(tmp_path / "missing.key")
+    for keyring, said in (
+        (Keyring((other.path,)), "does not open it"),
+        (Keyring(passphrase="wrong"), "does not open it"),
+        (Keyring(ask=lambda: "wrong"), "--key-file"),  # there is no slot of a passphrase to ask for
+        (Keyring((missing,)), "cannot read the key file"),
+        (Keyring(), "--key-file"),
+    ):
+        with pytest.raises(LockedError, match=said) as caught, place.open("bob", keyring=keyring):
+            pass
+        assert caught.value.exit_code == 5 and "\n" not in str(caught.value)
+        assert not (tmp_path / "bob/state/pins").exists()  # what no key has proven is not remembered
+    assert place.stored() == before and not os.path.exists(missing)
+
+
+def test_a_key_file_is_its_owners_alone(place: Place, tmp_path: Path) -> None:
+    assert os.stat(place.file.path).st_mode & 0o777 == 0o600
+    os.chmod(place.file.path, 0o640)
+    with pytest.raises(RefusedError, match="chmod 600"), place.open():
+        pass
+    (tmp_path / "text").write_text("no key\n")
+    (tmp_path / "text").chmod(0o600)
+    with pytest.raises(LockedError, match="no key file"), place.open(keyring=Keyring((str(tmp_path / "text"),))):
+        pass
+
+
+# -- adding and removing ---------------------------------------------------------------------------------------------------------------
+def test_the_last_key_stays(place: Place, tmp_path: Path) -> None:
+    with place.open() as project:
+        assert project.key is not None
+        (first,) = stored_slots(place.store, project.id)[0]
+        with pytest.raises(RefusedError, match="last key"):
+            remove_slot(place.store, project.id, first.id)
+        second = add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
+        with pytest.raises(NotFoundError):
+            remove_slot(place.store, project.id, "0" * 16)
+        remove_slot(place.store, project.id, first.id)
+        assert [slot.id for slot in stored_slots(place.store, project.id)[0]] == [second]
+    with pytest.raises(LockedError), place.open():
+        pass
+    with place.open(keyring=Keyring((str(tmp_path / "second.key"),))):
+        pass
+
+
+def test_two_who_remove_each_others_last_key_both_keep_one(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with place.open() as project:
+        assert project.key is not None
+        (first,) = stored_slots(place.store, project.id)[0]
+        second = add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
+        delete = place.store.delete
+        monkeypatch.setattr(place.store, "delete", lambda keys: delete([*keys, PREFIX + second]))  # somebody at the same moment
+        with pytest.raises(RefusedError, match="last key"):
+            remove_slot(place.store, project.id, first.id)
+        assert [slot.id for slot in stored_slots(place.store, project.id)[0]] == [first.id]
+
+
+def test_there_are_not_more_slots_than_one_may_have_to_try(place: Place) -> None:
+    with place.open() as project:
+        assert project.key is not None
+        for _ in range(SLOT_LIMIT - 1):
+            add_slot(place.store, project.key, place.file, project.about(""))
+        with pytest.raises(RefusedError, match=str(SLOT_LIMIT)):
+            add_slot(place.store, project.key, place.file, project.about(""))
+
+
+# -- what a store can try --------------------------------------------------------------------------------------------------------------
+def _flipped(data: bytes) -> Iterator[bytes]:
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        yield bytes(damaged)
+
+
+def test_every_flipped_bit_of_project_json_is_noticed(place: Place) -> None:
+    with closing(Cache(str(place.folder / "cache"))) as cache:
+        for damaged in _flipped(place.store.get(PROJECT_KEY)):
+            place.put(PROJECT_KEY, damaged)
+            with pytest.raises(ArtifactError) as caught:
+                Project(place.store, cache, str(place.folder / "new"), keyring=place.keyring)
+            assert caught.value.exit_code in (4, 6)
+
+
+def test_every_flipped_bit_of_a_key_slot_is_noticed(place: Place) -> None:
+    with place.open() as project:
+        assert project.key_problems() == []
+        (slot,) = stored_slots(place.store, project.id)[0]
+        stored = slot.encode()
+        for damaged in _flipped(stored):
+            place.put(PREFIX + slot.id, damaged)
+            assert project.key_problems()
+    with pytest.raises(CorruptError, match="damaged"), place.open():
+        pass
+
+
+def test_nothing_in_a_key_slot_can_be_changed_by_who_has_no_key(place: Place) -> None:
+    """The checksum is no obstacle to an enemy; the project's key is."""
+    with place.open() as project:
+        assert project.key is not None
+        add_slot(place.store, project.key, QUICK, project.about("x"))
+        for slot in stored_slots(place.store, project.id)[0]:
+            fields = {name: value for name, value in json.loads(slot.encode()).items() if name != "check"}
+            for name in ("kind", "salt", "wrapped", "about", "parameters"):
+                value = fields[name]
+                other = {**value, "log_n": 15} if isinstance(value, dict) else value[:-1] + ("0" if value[-1] != "0" else "1")
+                place.put(PREFIX + slot.id, seal({**fields, name: other}))
+                assert project.key_problems(), name
+            place.put(PREFIX + slot.id, slot.encode())
+        assert project.key_problems() == []
+
+
+def test_every_field_of_project_json_is_proven_by_the_key(place: Place) -> None:
+    document = place.store.get(PROJECT_KEY)
+    fields = {name: value for name, value in json.loads(document).items() if name != "check"}
+    for name, value in (("created", "2020-01-01T00:00:00Z"), ("extra", 1), ("encryption", {**fields["encryption"], "mac": "0" * 64})):
+        place.put(PROJECT_KEY, seal({**fields, name: value}))
+        with pytest.raises(CorruptError, match="has not the project's key"), place.open("new"):
+            pass
+
+
+def test_a_store_cannot_choose_what_a_passphrase_costs(place: Place) -> None:
+    with place.open() as project:
+        assert project.key is not None
+        slot_id = add_slot(place.store, project.key, QUICK, project.about(""))
+        slot = Slot.decode(place.store.get(PREFIX + slot_id), slot_id)
+    for name, value in (("log_n", 30), ("log_n", 1), ("log_n", True), ("r", 1 << 20), ("p", 1 << 20), ("kdf", "md5"), ("more", 1)):
+        costly = replace(slot, parameters={**slot.parameters, name: value})
+        with pytest.raises(CorruptError):
+            QUICK.secret(costly.parameters, slot.project_id)
+        place.put(PREFIX + slot_id, costly.encode())
+        with pytest.raises(LockedError), place.open("bob", keyring=Keyring(passphrase=QUICK.text)):
+            pass
+
+
+def test_a_plain_project_in_its_place_is_refused(place: Place) -> None:
+    """By who has seen it (the pin), with a key or without; and by who comes new, and brings a key."""
+    fields = json.loads(place.store.get(PROJECT_KEY))
+    place.put(PROJECT_KEY, seal({name: value for name, value in fields.items() if name != "check"} | {"encryption": None}))
+    for user, keyring in (("ann", place.keyring), ("ann", Keyring()), ("new", place.keyring)):
+        with pytest.raises(RefusedError) as caught, place.open(user, keyring=keyring):
+            pass
+        assert caught.value.exit_code == 4 and isinstance(caught.value, ProjectMismatchError) == (user == "ann")
+    with place.open("new", keyring=Keyring()):  # who knows nothing and has no key can read and write there what is not encrypted
+        pass
+
+
+def test_a_key_is_never_ignored(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with closing(Cache(str(tmp_path / "c"))) as cache:
+        with pytest.raises(RefusedError, match="init --encrypt"):
+            Project(place.store, cache, str(tmp_path / "s"), create=True, keyring=place.keyring)
+        assert place.stored() == {}
+        Project(place.store, cache, str(tmp_path / "s"), create=True)
+        with pytest.raises(RefusedError, match="not encrypted"):
+            Project(place.store, cache, str(tmp_path / "s"), keyring=place.keyring)
+        with pytest.raises(RefusedError, match="not encrypted"):
+            Project(place.store, cache, str(tmp_path / "s"), create=True, protect=place.file)
+    assert list(place.stored()) == [PROJECT_KEY]
+
+
+def test_an_older_head_is_noticed(place: Place) -> None:
+    """Pins: whoever has seen entry 4 does not accept a history that ends at entry 2, however well it is encrypted."""
+    with place.open() as project:
+        place.log(project, 3)
+        older = place.stored()
+        place.log(project, 2)
+    for key in place.stored().keys() - older.keys():
+        place.store.delete([key])
+    for forgetful in (False, True):  # with what the cache knows, and without it
+        if forgetful:
+            (place.folder / "ann/cache").rename(place.folder / "gone")
+        with place.open() as project, pytest.raises(ProjectMismatchError, match=r"not the one|does not continue"):
+            project.refresh("animals")
+
+
+def test_a_crash_in_the_midst_of_init_leaves_a_place_that_can_be_used(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    create = place.store.create
+
+    def fails(key: str, data: bytes) -> bool:
+        if key == PROJECT_KEY:
+            raise KeyboardInterrupt
+        return create(key, data)
+
+    place.store.create = fails  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), place.open(protect=place.file):
+        pass
+    place.store.create = create  # type: ignore[method-assign]
+    assert [key[:5] for key in place.stored()] == [PREFIX]
+    with place.open(protect=place.file) as project:
+        assert project.created and len(stored_slots(place.store, project.id)[0]) == 1
+    with place.open() as project:
+        assert project.key_problems() == []
+
+
+def test_two_who_make_the_same_project_at_once_make_one(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    create = place.store.create
+
+    def later(key: str, data: bytes) -> bool:
+        if key == PROJECT_KEY:
+            place.store.create = create  # type: ignore[method-assign]
+            with place.open("bob", protect=place.file) as project:
+                assert project.created
+        return create(key, data)
+
+    place.store.create = later  # type: ignore[method-assign]
+    with place.open("ann", protect=place.file) as project:
+        assert not project.created and project.key is not None
+        assert len([key for key in place.stored() if key.startswith(PREFIX)]) == 1
