@@ -60,7 +60,7 @@ _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
 
 class Project:
     """An open project. `create`: make it when the place is empty (a folder's first snapshot, or `init`); encrypted, where a key is given to
-    `protect` it. `keyring`: what opens one that is encrypted."""
+    `protect` it. `label`: of that key. `keyring`: what opens one that is encrypted."""
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class Project:
         create: bool = False,
         keyring: Keyring = NO_KEYS,
         protect: NewKey | None = None,
+        label: str = "",
     ) -> None:
         self.store, self.cache, self.url = store, cache, store.url
         self.pins, self._state_directory = Pins(store.place, state_directory), state_directory
@@ -81,7 +82,7 @@ class Project:
         self._probed = False
         self.created = False
         self._ciphers: dict[str, Cipher] = {}
-        self._document = self._open(create, protect, keyring)
+        self._document = self._open(create, protect, keyring, label)
         identity = read_document(self._document)
         self.id, self.made, self.scheme, self.format = identity.id, identity.made, identity.scheme, FORMAT
         try:
@@ -107,7 +108,7 @@ class Project:
             raise CorruptError(f"{self.url}: {PROJECT_KEY} was changed by somebody who has not the project's key: refused")
         return key
 
-    def _open(self, create: bool, protect: NewKey | None, keyring: Keyring) -> bytes:
+    def _open(self, create: bool, protect: NewKey | None, keyring: Keyring, label: str) -> bytes:
         self._made_with: ProjectKey | None = None
         try:
             return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)
@@ -127,14 +128,14 @@ class Project:
             raise RefusedError(
                 f"no project at {self.url}, and a key was given; make it with `artifactmount --project {self.url} init --encrypt`"
             )
-        return self._create(protect)
+        return self._create(protect, label)
 
-    def _create(self, protect: NewKey | None) -> bytes:
+    def _create(self, protect: NewKey | None, label: str) -> bytes:
         """Make the project; or, where somebody was faster, take theirs."""
         identity, slot = os.urandom(16).hex(), ""
         if protect is not None:  # the slot first: a project that nobody can open must never be there
             self._made_with = ProjectKey(os.urandom(KEY_LENGTH), identity)
-            slot = add_slot(self.store, self._made_with, protect, self.about(""))
+            slot = add_slot(self.store, self._made_with, protect, self.about(label))
         document = make_document(identity, self._made_with)
         self.created = self.store.create(PROJECT_KEY, document)
         if self.created:

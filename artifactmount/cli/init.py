@@ -32,7 +32,7 @@ def init(settings: Settings, encrypt: bool, key_file: str | None, passphrase: bo
         keyring = _with(keyring, protect)
     elif key_file is not None or passphrase or label:
         raise UsageError("a key is for an encrypted project; add --encrypt")
-    with settings.open(create=True, keyring=keyring, protect=protect) as project:
+    with settings.open(create=True, keyring=keyring, protect=protect, label=label) as project:
         project.check_store()
         versioned = getattr(project.store, "versioned", None)
         keeps = bool(versioned and versioned())

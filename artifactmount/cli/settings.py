@@ -65,13 +65,16 @@ class Settings:
         return Keyring(() if file is None else (key_path(file),), passphrase, ask, insists)
 
     @contextmanager
-    def open(self, *, create: bool = False, keyring: Keyring | None = None, protect: NewKey | None = None) -> Iterator[Project]:
-        """The project. `create`: make it when the place is empty; encrypted, if there is a key to `protect` it."""
+    def open(
+        self, *, create: bool = False, keyring: Keyring | None = None, protect: NewKey | None = None, label: str = ""
+    ) -> Iterator[Project]:
+        """The project. `create`: make it when the place is empty; encrypted, if there is a key to `protect` it, with a label."""
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="artifactmount: %(message)s")
         store = open_store(self.url)
         cache = Cache(self.cache_path, self.budget)
         try:
-            yield Project(store, cache, self.state_directory, create=create, keyring=keyring or self.keyring, protect=protect)
+            keyring = keyring or self.keyring
+            yield Project(store, cache, self.state_directory, create=create, keyring=keyring, protect=protect, label=label)
         finally:
             cache.close()
             store.close()
