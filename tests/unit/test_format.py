@@ -5,19 +5,24 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import artifactmount
 from artifactmount.acts import Commit, DeleteArtifact, Move, Open, act_from_json, act_to_json
+from artifactmount.artifact import Artifact
 from artifactmount.card import Card
 from artifactmount.catalog import pieces_of
+from artifactmount.crypto import ProjectKey, Record, copy_chunks
 from artifactmount.digest import chunk_digest, content_digest, directory_digest
 from artifactmount.document import read_document
 from artifactmount.fold import fold
+from artifactmount.keys import Slot
 from artifactmount.log import decode_checkpoint, decode_entry, encode_checkpoint, encode_entry, entry_digest
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
@@ -49,6 +54,7 @@ def run_of_v0() -> Run:
 
 def test_every_example_has_a_test() -> None:
     names = {"project", "digests", "pack", "run", "card", "metadata", "table", "open", "commit", "acts", "checkpoint"}
+    names |= {"keys", "encrypted_project", "encrypted_pack", "encrypted_entry", "slot"}
     assert set(BLOCKS) == names and DOCUMENT.count("```") == 2 * len(names) + 2  # and the list of keys
 
 
@@ -179,6 +185,69 @@ def test_seals_by_their_definition() -> None:
         fields = json.loads(example(name))
         check = fields.pop("check")
         assert check == blake3(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
+
+
+KEY = ProjectKey(bytes(range(32)), PROJECT)
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, *salts: bytes) -> None:
+    """What is random in an example is drawn again."""
+    left = list(salts)
+    monkeypatch.setattr("os.urandom", lambda length: left.pop(0) if len(left[0]) == length else pytest.fail("another length"))
+
+
+def test_keys_and_encrypted_project() -> None:
+    keys, cipher = json.loads(example("keys")), KEY.cipher("animals")
+    assert keys["chunk hi"] == cipher.chunking.digest(HI).hex() == blake3(HI, key=bytes.fromhex(keys["chunk name key"])).hexdigest()
+    material = bytes(range(32)) + bytes.fromhex(PROJECT)
+    assert keys["chunk name key"] == blake3(material, derive_key_context="artifactmount v1 chunk name key").hexdigest()
+    assert keys["artifact key"] == blake3(material + b"animals", derive_key_context="artifactmount v1 artifact key").hexdigest()
+    identity, fields = read_document(example("encrypted_project")), json.loads(example("encrypted_project"))
+    assert (identity.id, identity.scheme, identity.mac) == (PROJECT, "aes-256-gcm blake3 1", KEY.mac(identity.proven))
+    del fields["check"]
+    assert seal(fields) == example("encrypted_project")
+    document_key = blake3(bytes(range(32)), derive_key_context="artifactmount v1 project document").digest()
+    del fields["encryption"]["mac"]
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    assert blake3(canonical, key=document_key).digest() == identity.mac
+
+
+def test_encrypted_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack, cipher, at = example("encrypted_pack"), KEY.cipher("animals"), PackId(0, 0)
+    rows = cipher.whole(at, pack)
+    assert [row.offset for row in rows] == [126, 175]
+    stored = [pack[row.offset : row.offset + row.stored] for row in rows]
+    assert [cipher.chunk(at, row.offset, part, row.plain, row.digest) for row, part in zip(rows, stored, strict=True)] == [ZEROS, HI]
+    # By the text, with nothing of ours.
+    salt = pack[12:28]
+    material = bytes.fromhex(json.loads(example("keys"))["artifact key"]) + struct.pack("<QI", 0, 0) + salt
+    key = AESGCM(blake3(material, derive_key_context="artifactmount v1 pack key").digest())
+    bound = bytes.fromhex(PROJECT) + b"animals"
+    assert stored[1][:16] == salt
+    assert key.decrypt((175).to_bytes(12, "little"), stored[1][16:], struct.pack("<QIQ", 0, 0, 175) + bound) == HI
+    assert len(key.decrypt(bytes(12), pack[28:126], struct.pack("<QIQ", 0, 0, 0) + pack[:12] + bound)) == 2 * 41
+    builder = cipher.builder()
+    copy_chunks(cipher, at, pack, rows, builder)
+    drawn(monkeypatch, salt)
+    assert cipher.pack(at, builder) == pack
+
+
+def test_encrypted_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, artifact = example("encrypted_entry"), Artifact(PROJECT, "animals", KEY.cipher("animals"))
+    assert artifact.cipher.open_record(Record.ENTRY, 0, entry) == example("open")
+    assert artifact.decode_entry(entry, 0) == decode_entry(example("open"), 0)
+    drawn(monkeypatch, entry[8:40])
+    assert artifact.encode_entry(decode_entry(example("open"), 0)) == entry
+
+
+def test_key_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, secret = example("slot"), bytes(range(32, 64))
+    slot = Slot.decode(data, json.loads(data)["slot"])
+    assert slot.encode() == data and slot.unwrap(secret) == KEY.raw
+    about = {"label": "the build server", "actor": "ann@lab", "created": "2026-01-02T03:04:05Z"}
+    assert slot.facts(KEY) == {"id": slot.id, "kind": "file", **about}
+    drawn(monkeypatch, bytes.fromhex(slot.id), slot.salt)
+    assert Slot.make(KEY, "file", {}, secret, about) == slot
 
 
 def test_acts() -> None:
