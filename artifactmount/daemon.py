@@ -168,7 +168,7 @@ def start(mount: Mount, keyring: Keyring) -> None:
     try:
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin as pipe:
-            pipe.write(json.dumps([keyring.files, keyring.passphrase, keyring.insists]).encode())
+            pipe.write(json.dumps([keyring.files, keyring.kms, keyring.passphrase, keyring.insists]).encode())
         with open(read_end, "rb") as pipe:
             answer = pipe.read()
     except KeyboardInterrupt:
@@ -243,5 +243,5 @@ def _main(pipe: int, mount: Mount, keyring: Keyring) -> int:
 
 
 if __name__ == "__main__":
-    files, passphrase, insists = json.loads(sys.stdin.read())
-    leave(_main(int(sys.argv[1]), Mount(**json.loads(sys.argv[2])), Keyring(tuple(files), passphrase, insists=insists)))
+    files, kms, passphrase, insists = json.loads(sys.stdin.read())
+    leave(_main(int(sys.argv[1]), Mount(**json.loads(sys.argv[2])), Keyring(tuple(files), kms, passphrase, insists=insists)))

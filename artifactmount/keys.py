@@ -14,9 +14,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from artifactmount import kms
 from artifactmount.artifact import put
 from artifactmount.crypto import KEY_LENGTH, ProjectKey, decrypt_once, derive, encrypt_once
-from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, LockedError, NotFoundError, RefusedError, UsageError
+from artifactmount.errors import (
+    ArtifactError,
+    CorruptError,
+    KeyMissingError,
+    LockedError,
+    NotFoundError,
+    RefusedError,
+    StoreError,
+    UsageError,
+)
 from artifactmount.sealed import FORMAT, canonical, seal, unseal
 from artifactmount.steps import drive
 from artifactmount.store import Store
@@ -92,7 +102,31 @@ class KeyFile:
         return read_key_file(self.path)
 
 
-NewKey = Passphrase | KeyFile
+@dataclass(frozen=True, slots=True)
+class KmsKey:
+    """A key in AWS KMS, by its id, ARN or alias. Empty: whichever a slot names."""
+
+    key_id: str = ""
+
+    kind = "kms"
+
+    def begin(self, project_id: str) -> tuple[dict[str, Any], bytes]:
+        """See Passphrase."""
+        secret = os.urandom(KEY_LENGTH)
+        arn, ciphertext = kms.encrypt(self.key_id, secret, project_id)
+        return {"key": arn, "ciphertext": ciphertext.hex()}, secret
+
+    def secret(self, parameters: Mapping[str, Any], project_id: str) -> bytes:
+        """See Passphrase. Raises LockedError, DeniedError and others, as KMS answers."""
+        if parameters.keys() != {"key", "ciphertext"} or not isinstance(parameters["key"], str):
+            raise CorruptError("a key slot of KMS with other parameters")
+        arn: str = parameters["key"]
+        if self.key_id and self.key_id not in (arn, arn.rpartition("/")[2]):
+            raise CorruptError("a key slot of another KMS key")
+        return kms.decrypt(arn, _hexadecimal(parameters["ciphertext"]), project_id)
+
+
+NewKey = Passphrase | KeyFile | KmsKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +189,7 @@ class Keyring:
     this very project, so one that is not encrypted is refused: it may have been put in the place of the real one."""
 
     files: tuple[str, ...] = ()
+    kms: str = ""
     passphrase: str | None = field(default=None, repr=False)
     ask: Callable[[], str] | None = None
     insists: bool = False
@@ -165,13 +200,15 @@ class Keyring:
             yield from map(KeyFile, self.files)
         if "passphrase" in kinds and self.passphrase is not None:
             yield Passphrase(self.passphrase)
+        if "kms" in kinds and (self.kms or not self.given):
+            yield KmsKey(self.kms)
         if not self.given and "passphrase" in kinds and self.ask is not None:
             yield Passphrase(self.ask())
 
     @property
     def given(self) -> bool:
         """Whether there is a key, without asking for one."""
-        return bool(self.files) or self.passphrase is not None
+        return bool(self.files or self.kms) or self.passphrase is not None
 
 
 NO_KEYS = Keyring()
@@ -231,7 +268,7 @@ def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
     Raises LockedError when none does, or there is none; CorruptError when a damaged slot may be the one.
     """
     slots, problems = stored_slots(store, project_id)
-    tried = False
+    tried, failure = False, None
     for candidate in keyring.candidates({slot.kind for slot in slots}):
         tried = True
         for slot in slots:
@@ -241,6 +278,12 @@ def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
                 return ProjectKey(slot.unwrap(candidate.secret(slot.parameters, project_id)), project_id)
             except CorruptError:
                 continue  # another's slot, or a damaged one
+            except (StoreError, NotFoundError, LockedError) as error:
+                if candidate.kind != "kms":
+                    raise
+                failure = error  # another KMS key may answer, or a passphrase be known
+    if failure is not None:
+        raise failure
     if problems:
         raise CorruptError(f"{store.url} is encrypted, no key opens it, and key slots are damaged: {problems[0]}")
     if not slots:
@@ -249,7 +292,7 @@ def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
         raise LockedError(f"{store.url} is encrypted, and this key does not open it; nothing was done")
     raise LockedError(
         f"{store.url} is encrypted: give its key with --key-file FILE, ARTIFACTMOUNT_KEY_FILE, ARTIFACTMOUNT_PASSPHRASE, "
-        "or key-file in the config file"
+        "ARTIFACTMOUNT_KMS_KEY_ID, or key-file in the config file"
     )
 
 

@@ -31,7 +31,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("run", "run_builder", "squash", "manifest", "merge", "card"),
     ("state", "log", "fold", "names", "retention"),
     ("store",),
-    ("store.folder", "store.s3", "store.memory"),
+    ("store.folder", "store.s3", "store.memory", "kms"),
     ("steps",),
     ("cache", "cache.*"),
     ("journal",),
@@ -53,8 +53,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "trio": ("reader", "fuse", "daemon"),
     "pyfuse3": ("fuse", "daemon"),
-    "boto3": ("store.s3",),
-    "botocore": ("store.s3",),
+    "boto3": ("store.s3", "kms"),
+    "botocore": ("store.s3", "kms"),
     "mypy_boto3_s3": ("store.s3",),
     "types_boto3_s3": ("store.s3",),
     "cryptography": ("crypto", "keys"),
@@ -65,6 +65,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "boto3*"),
     ("store.s3", "botocore*"),
+    ("kms", "boto3*"),
+    ("kms", "botocore*"),
     ("progress", "tqdm*"),
     ("crypto", "cryptography*"),
     ("keys", "cryptography*"),

@@ -11,7 +11,7 @@ from artifactmount.cli.key import key_options, new_key
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, print_json
 from artifactmount.errors import UsageError
-from artifactmount.keys import KeyFile, Keyring, NewKey, Passphrase
+from artifactmount.keys import KeyFile, Keyring, KmsKey, NewKey, Passphrase
 
 
 @click.command(epilog="Example: artifactmount --project s3://my-bucket/vision init --encrypt --key-file ~/vision.key")
@@ -19,7 +19,9 @@ from artifactmount.keys import KeyFile, Keyring, NewKey, Passphrase
 @key_options
 @json_option
 @click.pass_obj
-def init(settings: Settings, encrypt: bool, key_file: str | None, passphrase: bool, label: str, as_json: bool) -> None:
+def init(
+    settings: Settings, encrypt: bool, key_file: str | None, passphrase: bool, kms_key_id: str | None, label: str, as_json: bool
+) -> None:
     """Create the project.
 
     The place must be empty, or hold a project already: then this says so and changes nothing. A project in a folder is also made by its
@@ -28,9 +30,10 @@ def init(settings: Settings, encrypt: bool, key_file: str | None, passphrase: bo
     """
     keyring, protect = settings.keyring, None
     if encrypt:
-        protect = new_key(key_file if key_file or passphrase else next(iter(keyring.files), None), passphrase, keyring.passphrase)
+        file = key_file if key_file is not None or passphrase or kms_key_id is not None else next(iter(keyring.files), None)
+        protect = new_key(file, passphrase, kms_key_id, keyring.passphrase)
         keyring = _with(keyring, protect)
-    elif key_file is not None or passphrase or label:
+    elif key_file is not None or passphrase or kms_key_id is not None or label:
         raise UsageError("a key is for an encrypted project; add --encrypt")
     with settings.open(create=True, keyring=keyring, protect=protect, label=label) as project:
         project.check_store()
@@ -56,3 +59,5 @@ def _with(keyring: Keyring, key: NewKey) -> Keyring:
             return replace(keyring, files=(path,), insists=True)
         case Passphrase(text):
             return replace(keyring, passphrase=text, insists=True)
+        case KmsKey():  # by its alias, say, which a slot does not remember
+            return keyring

@@ -13,7 +13,7 @@ from artifactmount.cli.settings import Settings, ask_passphrase, key_path, named
 from artifactmount.cli.text import json_option, moment, plain, print_json
 from artifactmount.crypto import ProjectKey
 from artifactmount.errors import RefusedError, UsageError
-from artifactmount.keys import KeyFile, NewKey, Passphrase, add_slot, remove_slot, stored_slots
+from artifactmount.keys import KeyFile, KmsKey, NewKey, Passphrase, add_slot, remove_slot, stored_slots
 from artifactmount.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def key_options(command: F) -> F:
     """The options that say what the new key is."""
     for option in (
+        click.option("--kms-key-id", metavar="ID", help="A key in AWS KMS: its id, ARN or alias."),
         click.option("--label", default="", metavar="TEXT", help="What `key list` calls this key; stored encrypted."),
         click.option("--passphrase", is_flag=True, help="A passphrase: asked for, or $ARTIFACTMOUNT_PASSPHRASE."),
         click.option("--key-file", metavar="FILE", help="A key in a file, which is made if it is not there."),
@@ -30,17 +31,19 @@ def key_options(command: F) -> F:
     return command
 
 
-def new_key(key_file: str | None, passphrase: bool, given: str | None) -> NewKey:
+def new_key(key_file: str | None, passphrase: bool, kms_key_id: str | None, given: str | None) -> NewKey:
     """The key that the options describe; `given`: the passphrase of the environment. Raises UsageError."""
-    if key_file is not None and passphrase:
-        raise UsageError("one key at a time: --key-file or --passphrase; add others with `artifactmount key add`")
+    if (key_file is not None) + passphrase + (kms_key_id is not None) > 1:
+        raise UsageError("one key at a time: --key-file, --passphrase or --kms-key-id; add others with `artifactmount key add`")
     if key_file is not None:
         return KeyFile(key_path(named(key_file, "--key-file")))
+    if kms_key_id is not None:
+        return KmsKey(named(kms_key_id, "--kms-key-id"))
     if given is not None:
         return Passphrase(given)
     if sys.stdin is not None and sys.stdin.isatty():
         return Passphrase(ask_passphrase("new passphrase: ", twice=True))
-    raise UsageError("say what is to open the project: --key-file FILE, or a passphrase in ARTIFACTMOUNT_PASSPHRASE")
+    raise UsageError("say what is to open the project: --key-file FILE, --kms-key-id ID, or a passphrase in ARTIFACTMOUNT_PASSPHRASE")
 
 
 @click.group(epilog="Example: artifactmount key add --key-file ~/ci.key --label 'the build server'")
@@ -55,7 +58,7 @@ def key() -> None:
 @key_options
 @json_option
 @click.pass_obj
-def add(settings: Settings, key_file: str | None, passphrase: bool, label: str, as_json: bool) -> None:
+def add(settings: Settings, key_file: str | None, passphrase: bool, kms_key_id: str | None, label: str, as_json: bool) -> None:
     """Let one more key open the project.
 
     A key that opens it already is needed, as for every command. A new passphrase is asked for, or taken from
@@ -63,7 +66,7 @@ def add(settings: Settings, key_file: str | None, passphrase: bool, label: str, 
     """
     with settings.open() as project:
         project_key = _key_of(project)
-        added = new_key(key_file, passphrase, os.environ.get("ARTIFACTMOUNT_NEW_PASSPHRASE") or None)
+        added = new_key(key_file, passphrase, kms_key_id, os.environ.get("ARTIFACTMOUNT_NEW_PASSPHRASE") or None)
         project.check_store()
         slot_id = add_slot(project.store, project_key, added, project.about(label))
         if as_json:

@@ -56,13 +56,14 @@ class Settings:
         file = self._key_file if self._key_file is None else named(self._key_file, "--key-file")
         file = file or os.environ.get("ARTIFACTMOUNT_KEY_FILE")
         passphrase = os.environ.get("ARTIFACTMOUNT_PASSPHRASE") or None
-        insists = file is not None or passphrase is not None
+        kms = os.environ.get("ARTIFACTMOUNT_KMS_KEY_ID") or ""
+        insists = file is not None or passphrase is not None or kms != ""
         if not insists:
             config = configured(os.environ)
             file = config.get("key-file")
             insists = file is not None and config.get("project") == self.url
         ask = (lambda: ask_passphrase(f"passphrase of {self.url}: ")) if sys.stdin is not None and sys.stdin.isatty() else None
-        return Keyring(() if file is None else (key_path(file),), passphrase, ask, insists)
+        return Keyring(() if file is None else (key_path(file),), kms, passphrase, ask, insists)
 
     @contextmanager
     def open(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
 
 from tests.cli.program import Program
@@ -44,8 +45,13 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
     """The same; and again in a bucket."""
     if request.param == "folder":
         return request.getfixturevalue("program")  # type: ignore[no-any-return]
-    server: Server = request.getfixturevalue("s3_server")
-    program = Program(tmp_path, f"s3://{server.make_bucket()}/some/prefix", server.environment())
+    return request.getfixturevalue("empty_bucket")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def empty_bucket(s3_server: Server, tmp_path: Path) -> Program:
+    """In a bucket only."""
+    program = Program(tmp_path, f"s3://{s3_server.make_bucket()}/some/prefix", s3_server.environment())
     program.environment.pop("ARTIFACTMOUNT_KEY_FILE", None)
     program.quick = True
     return program
@@ -222,3 +228,24 @@ def typed(program: Program, *arguments: str, says: list[str], code: int = 0) -> 
         process.wait()
         os.close(master)
     return shown.decode()
+
+
+def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
+    """Against the KMS of the same server, over HTTP."""
+    program = empty_bucket
+    client = boto3.session.Session("tester", "made-up", region_name="us-east-1").client("kms", endpoint_url=s3_server.endpoint)
+    first, second = (client.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+    program.run("init", "--encrypt", "--kms-key-id", first)
+    folder = program.folder / "small"
+    folder.mkdir()
+    (folder / "file").write_bytes(MARK)
+    assert program.snapshot(folder, "animals") == "v0"
+    program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = second  # what is asked for is not taken from another key
+    assert "does not open it" in program.run("ls", code=5).err
+    program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = first.rpartition("/")[2]
+    (listed,) = program.run("key", "list", "--json").json
+    assert listed["kind"] == "kms"
+    assert "KMS" in program.run("key", "add", "--kms-key-id", "nonsense", code=3).err
+    client.close()
+    program.environment |= {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    assert "KMS cannot be reached" in program.run("ls", code=5).err
