@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from artifactmount.artifact import Artifact
 from artifactmount.crypto import ProjectKey
 
@@ -17,6 +19,7 @@ T = TypeVar("T")
 
 ENCRYPTED = os.environ.get("ARTIFACTMOUNT_TEST_ENCRYPT", "") not in ("", "0")
 KEY = bytes(range(32))
+plain_only = pytest.mark.skipif(ENCRYPTED, reason="begins where no project is yet, or looks for plain bytes in the store")
 _LINE = f"artifactmount-key-1:{KEY.hex()}\n"
 
 
@@ -40,6 +43,8 @@ def arguments(given: Sequence[T]) -> list[T | str]:
     return [*given, "--encrypt"] if ENCRYPTED and "init" in given else list(given)
 
 
-def artifact(project_id: str, name: str, *, encrypted: bool = ENCRYPTED) -> Artifact:
+def artifact(project_id: str, name: str, *, encrypted: bool | None = None) -> Artifact:
     """An artifact of a project without project.json."""
-    return Artifact(project_id, name, ProjectKey(KEY, project_id).cipher(name)) if encrypted else Artifact(project_id, name)
+    if ENCRYPTED if encrypted is None else encrypted:
+        return Artifact(project_id, name, ProjectKey(KEY, project_id).cipher(name))
+    return Artifact(project_id, name)

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from tests import encryption
 from tests.cli.program import Program
 from tests.cli.trees import File, Folder, Link, Tree, files_below, read, write
 
@@ -147,6 +148,7 @@ def test_an_interrupted_download_goes_on(anywhere: Program, tmp_path: Path) -> N
     assert read(out) == tree  # and nothing that the killed one left
 
 
+@encryption.plain_only
 def test_a_damaged_store_is_6_and_gives_no_wrong_file(kept: Program) -> None:
     for path in files_below(Path(kept.project) / "artifacts/pets/data"):
         path.write_bytes(path.read_bytes().replace(b"ccc", b"ccd"))

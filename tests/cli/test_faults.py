@@ -15,6 +15,7 @@ import pytest
 from artifactmount.cache import Cache
 from artifactmount.project import Project
 from artifactmount.store.folder import FolderStore
+from tests import encryption
 from tests.cli.program import Program, in_bucket
 from tests.cli.trees import File, Folder, Tree, read, write
 from tests.store.faults import Fault, Rule, proxy
@@ -121,6 +122,8 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     try:
         program = Program(tmp_path / "user", str(path / "project"))
         program.quick = True
+        if encryption.ENCRYPTED:
+            program.run("init")
         yield SmallDisk(path, program)
     finally:
         subprocess.run(["umount", path], check=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import encryption
 from tests.cli.program import Program
 from tests.cli.trees import File, Folder, files_below, write
 
@@ -135,6 +136,7 @@ def test_the_cache_and_the_project_may_not_lie_in_the_folder(program: Program, s
     ],
     ids=lambda value: repr(value)[:60],
 )
+@encryption.plain_only
 def test_one_line_and_the_right_code(program: Program, tmp_path: Path, arguments: tuple[str | bytes, ...], code: int) -> None:
     program.quick = True
     (program.folder / "file").write_bytes(b"")
@@ -144,6 +146,7 @@ def test_one_line_and_the_right_code(program: Program, tmp_path: Path, arguments
 
 
 @pytest.mark.parametrize("arguments", [("snapshot", ".", b"\xff"), ("nonsense",), ("ls", "--nonsense"), ("ls",)], ids=repr)
+@encryption.plain_only
 def test_one_line_from_a_process_of_its_own(program: Program, arguments: tuple[str | bytes, ...]) -> None:
     program.run(*arguments, code=3 if arguments == ("ls",) else 2)
 
@@ -182,6 +185,7 @@ def test_no_project_but_other_files_at_the_place(program: Program, staging: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff" * 100, b"[" * 100_000, b'{"format": 99}'], ids=lambda c: repr(c[:10]))
+@encryption.plain_only
 def test_a_damaged_project_file_is_6_or_a_refusal(program: Program, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "project/project.json").write_bytes(content)

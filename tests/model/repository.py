@@ -275,7 +275,7 @@ class Repository:
 
     world: World
     folder: Path
-    artifact: Artifact = field(default=encryption.artifact(PROJECT, NAME))
+    artifact: Artifact = field(default_factory=lambda: encryption.artifact(PROJECT, NAME))
     asked: dict[str, Asked] = field(default_factory=dict)
     removals: list[Removal] = field(default_factory=list)
     faithful: bool = False  # no request is lost or late: what is gone must stay gone

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from artifactmount.acts import Act, Open
-from artifactmount.artifact import append
+from artifactmount.artifact import append, checkpoint_before
 from artifactmount.cache import Cache
 from artifactmount.document import PROJECT_KEY
 from artifactmount.errors import ArtifactError, CorruptError, LockedError, NotFoundError, ProjectMismatchError, RefusedError
@@ -22,6 +22,7 @@ from artifactmount.sealed import seal
 from artifactmount.state import State
 from artifactmount.steps import Steps, drive
 from artifactmount.store.memory import MemoryStore
+from artifactmount.verify import verify
 
 QUICK = Passphrase("correct horse", 14)  # scrypt in 50 ms
 
@@ -269,6 +270,23 @@ def test_an_older_head_is_noticed(place: Place) -> None:
             (place.folder / "ann/cache").rename(place.folder / "gone")
         with place.open() as project, pytest.raises(ProjectMismatchError, match=r"not the one|does not continue"):
             project.refresh("animals")
+
+
+def test_checkpoints_are_used_by_who_comes_new(place: Place) -> None:
+    with place.open() as project:
+        state = place.log(project, 70)
+    with place.open("bob") as project:
+        artifact = project.artifact("animals")
+        before = drive(place.store, checkpoint_before(artifact, 64))
+        assert before is not None and before.seq == 63
+        assert project.refresh("animals") == state
+        damaged = bytearray(place.store.get(artifact.checkpoint_key(63)))
+        damaged[50] ^= 1
+        place.put(artifact.checkpoint_key(63), bytes(damaged))
+        assert drive(place.store, checkpoint_before(artifact, 64)) is None  # it costs time only
+        assert verify(project, None).problems == [f"{artifact.checkpoint_key(63)}: not the log up to entry 63"]
+    with place.open("cia") as project:
+        assert project.refresh("animals") == state
 
 
 def test_a_crash_in_the_midst_of_init_leaves_a_place_that_can_be_used(tmp_path: Path) -> None:
