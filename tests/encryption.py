@@ -14,6 +14,7 @@ import pytest
 
 from artifactmount.artifact import Artifact
 from artifactmount.crypto import ProjectKey
+from artifactmount.keys import NO_KEYS, Keyring
 
 T = TypeVar("T")
 
@@ -41,6 +42,11 @@ def variables(home: Path) -> dict[str, str]:
 def arguments(given: Sequence[T]) -> list[T | str]:
     """The arguments, or those that make an encrypted project instead of another."""
     return [*given, "--encrypt"] if ENCRYPTED and "init" in given else list(given)
+
+
+def keyring(home: Path) -> Keyring:
+    """What a user opens a project with."""
+    return Keyring((str(write_key(home)),)) if ENCRYPTED else NO_KEYS
 
 
 def artifact(project_id: str, name: str, *, encrypted: bool | None = None) -> Artifact:

@@ -92,7 +92,8 @@ class SmallDisk:
         """Whether the packs in the store are exactly those that the state names."""
         cache = Cache(str(self.program.home / "cache"))
         try:
-            project = Project(FolderStore(self.program.project), cache, str(self.program.home / "home/state/artifactmount"))
+            state_directory, keyring = str(self.program.home / "home/state/artifactmount"), encryption.keyring(self.program.home)
+            project = Project(FolderStore(self.program.project), cache, state_directory, keyring=keyring)
             artifact, state = project.artifact("pets"), project.refresh("pets")
             keys = {item.key for item in project.store.list_keys(f"{artifact.prefix}data/")}
             return keys == {artifact.pack_key(pack) for pack in state.packs}
