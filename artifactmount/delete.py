@@ -83,7 +83,8 @@ def delete_artifact(project: Project, name: str) -> Deleted:
 
     Raises NotFoundError, StoreError, OutcomeUnknownError.
     """
-    state, deleted = drive(project.store, _delete_all(project.artifact(name), project.catalog(name), ever(project, name), project.writer))
+    steps = delete_all_steps(project.artifact(name), project.catalog(name), ever(project, name), project.writer)
+    state, deleted = drive(project.store, steps)
     project.remember(name, state)
     return deleted
 
@@ -96,7 +97,8 @@ def ever(project: Project, name: str) -> State:
     return state
 
 
-def _delete_all(artifact: Artifact, catalog: Catalog, known: State, writer: Writer) -> Steps[tuple[State, Deleted]]:
+def delete_all_steps(artifact: Artifact, catalog: Catalog, known: State, writer: Writer) -> Steps[tuple[State, Deleted]]:
+    """See `delete_artifact`."""
     deleted = Deleted()
 
     def make(state: State) -> Steps[Act | None]:
