@@ -100,21 +100,20 @@ def check_mount(outage: Outage, mount: Mount) -> None:
     outage.measure("a file that is cached, still", _KNOWN, (mount / "few/latest/cached").read_bytes, FILES["cached"])
     outage.end()
     outage.measure("the store is back, a file", back, (top / "later").read_bytes, FILES["later"])
-    outage.measure("the store is back, the other", back, (top / "lost").read_bytes, FILES["lost"])
-    outage.measure("the store is back, a name that is not there", back, lambda: not_there(mount / "few/v7", back), True)
+    outage.measure("the store is back, the other", back, lambda: patiently(back, (top / "lost").read_bytes), FILES["lost"])
+    outage.measure("the store is back, a name that is not there", back, lambda: patiently(back, (mount / "few/v7").stat), "ENOENT")
 
 
-def not_there(path: Path, seconds: float) -> bool:
-    """Whether, within this time, it is said that a name does not exist, where before nobody could say."""
+def patiently(seconds: float, work: Callable[[], object]) -> object:
+    """Do it until it gives something else than EIO, for so long at most."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while True:
         try:
-            path.stat()
-        except FileNotFoundError:
-            return True
-        except OSError:
+            return work()
+        except OSError as error:
+            if error.errno != errno.EIO or time.monotonic() > deadline:
+                raise
             time.sleep(0.1)
-    return False
 
 
 def check_commands(outage: Outage, root: Path) -> None:

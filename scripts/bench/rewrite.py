@@ -131,6 +131,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="artifactmount-bench-", dir=options.folder) as folder:
         bench = Bench(Path(folder), options.files, options.size)
         bench.write(range(options.files))
+        os.sync()  # writing the sources is not what is timed
         first, _ = bench.timed("snapshot", bench.source, "files")
         changed = bench.change(options.changed)
         second, _ = bench.timed("snapshot", bench.source, "files")
