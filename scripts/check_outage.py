@@ -64,6 +64,14 @@ class Outage:
             # Not `heal`, which would end what waits: a store that comes back does not answer what it was asked before.
             self._hole.times = 0
 
+    def reset_after(self, requests: int) -> None:
+        """The store is gone for who has asked so often."""
+        self._network.add(Rule(Fault.RESET, skip=requests))
+
+    def heal(self) -> None:
+        """No more of that."""
+        self._network.heal()
+
     def close(self) -> None:
         """Stop the network."""
         self._network.heal()
@@ -130,6 +138,25 @@ def check_commands(outage: Outage, root: Path) -> None:
     outage.end()
 
 
+def check_in_the_middle(outage: Outage, root: Path) -> None:
+    """What commands say when every connection is reset from some request on; and that they can be run again."""
+    numbers = random.Random(2)
+    for requests in (6, 10, 14, 18):
+        write(root / "staging", {"cached": numbers.randbytes(3_000_000)})
+        for arguments in (("snapshot", str(root / "staging"), "few"), ("delete", "few:v0..v99", "--yes")):
+            outage.reset_after(requests)
+            begin = time.monotonic()
+            with outage.reader.start(*arguments) as process:
+                _, said = process.communicate()
+            took = time.monotonic() - begin
+            print(f"reset from request {requests} on: {arguments[0]}: {process.returncode} after {took:.1f} s: {said.strip()}", flush=True)
+            if process.returncode not in (0, 5, 75) or said.count("\n") > 1:
+                outage.wrong.append(arguments[0])
+            outage.heal()
+            outage.writer.do("verify")
+            outage.reader.do(*arguments)
+
+
 def main() -> int:
     """Run; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -148,6 +175,8 @@ def main() -> int:
                 with mounted(outage.reader) as mount:  # of which the kernel remembers nothing
                     check_mount(outage, mount)
                 check_commands(outage, Path(folder))
+                if how == "refused":  # the other takes a quarter of an hour for each
+                    check_in_the_middle(outage, Path(folder))
             finally:
                 outage.close()
             wrong += outage.wrong
