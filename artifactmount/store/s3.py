@@ -303,8 +303,10 @@ class S3Store:
         except ClientError as error:
             raise self._client_error(error, key) from error
         except (BotoCoreError, HTTPClientError, ResponseParserError, OSError, RecursionError) as error:
-            # A certificate is looked at before anything is sent.
-            if type(error).__name__ in _NOT_SENT or "CERTIFICATE_VERIFY_FAILED" in str(error):
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):  # it is looked at before anything is sent
+                advice = "is this the right server? AWS_CA_BUNDLE is for the authority that signed its certificate"
+                raise UnreachableError(f"cannot reach {self.url}: {_short(error)}; {advice}") from error
+            if type(error).__name__ in _NOT_SENT:
                 advice = "are the network, AWS_ENDPOINT_URL and the credentials right?"
                 raise UnreachableError(f"cannot reach {self.url}: {_short(error)}; {advice}") from error
             raise StoreError(f"{self.url}/{key}: {_short(error)}") from error
