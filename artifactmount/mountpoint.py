@@ -24,7 +24,6 @@ from artifactmount.private import make_folder
 KIND = "fuse.artifactmount"
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _UNMOUNT_SECONDS = 30
-_FUSE_CONFIG = "/etc/fuse.conf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +79,19 @@ def locate(path: str) -> str:
     return located if mount_at(located) else os.path.realpath(path)
 
 
-def check_allow_other() -> None:
+def check_allow_other(config: str = "/etc/fuse.conf") -> None:
     """Refuse what fusermount3 would refuse without saying what to do: showing files to others is root's to allow."""
     if os.geteuid() == 0:
         return
     try:
-        with open(_FUSE_CONFIG, encoding="utf-8", errors="replace") as file:
+        with open(config, encoding="utf-8", errors="replace") as file:
             allowed = any(line.strip() == "user_allow_other" for line in file)
     except FileNotFoundError:
         allowed = False
     except OSError:
         return  # fusermount3 may read it, and decides
     if not allowed:
-        raise RefusedError(f"--allow-other is for root, unless {_FUSE_CONFIG} has the line user_allow_other; ask root to add it")
+        raise RefusedError(f"--allow-other is for root, unless {config} has the line user_allow_other; ask root to add it")
 
 
 def prepare(path: str) -> None:

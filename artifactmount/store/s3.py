@@ -82,6 +82,9 @@ class S3Store:
         from botocore.exceptions import BotoCoreError
 
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        bundle = os.environ.get("AWS_CA_BUNDLE")
+        if bundle and not os.path.exists(bundle):  # the library would say "No such file", and not which
+            raise UsageError(f"AWS_CA_BUNDLE names {bundle}, which is not there")
         config = Config(
             connect_timeout=self._timeouts[0],
             read_timeout=self._timeouts[1],

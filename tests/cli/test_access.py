@@ -71,9 +71,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         yield made
 
 
-def project_of(judge: Cloud, home: Path) -> Program:
+def project_of(judge: Cloud, home: Path, *, versioned: bool = False) -> Program:
     """The owner of a new project with animals:v0, v1 and plants:v0 below a prefix, beside which another team has its own."""
-    template, bucket, client = bucket_of(template_of(judge)), judge.server.make_bucket(), judge.server.client
+    template, bucket, client = bucket_of(template_of(judge)), judge.server.make_bucket(versioned=versioned), judge.server.client
     for item in client.list_objects_v2(Bucket=template)["Contents"]:
         client.copy_object(Bucket=bucket, Key=item["Key"], CopySource={"Bucket": template, "Key": item["Key"]})
     return quick(home, bucket, judge.owner)
@@ -171,6 +171,12 @@ def test_each_role_sees_in_a_mount_what_the_document_says(judge: Cloud, tmp_path
         with mounted(project) as mount:
             listed.append(looked_at(mount.path))
             read.append(looked_at(mount / "animals/v0", mount / "animals/v0/0"))
+            if number == 0:
+                judge.withdraw(user.environment)
+                assert looked_at(mount / "animals") == "denied"  # which always asks for news
+                assert (mount / "animals/v0/0").read_bytes()  # what is cached was read before
+                with pytest.raises(PermissionError):
+                    (mount / "plants/v0/2").read_bytes()
     made = table("in a mount", IN_A_MOUNT, {"`ls MOUNTPOINT`": listed, "`cat MOUNTPOINT/animals/v0/…`": read})
     assert made in DOCUMENT.read_text(), f"the table is now:\n{made}"
 
@@ -248,6 +254,14 @@ def test_no_grant_holds_without_tls(judge: Cloud, tmp_path: Path) -> None:
     refused(s3.get_object, Bucket=bucket_of(owner), Key="some/prefix/project.json")
     refused(s3.list_objects_v2, Bucket=bucket_of(owner), Prefix="some/prefix/")
     s3.close()
+
+
+@pytest.mark.parametrize("grant", ["admin", "admin --artifact animals"])
+def test_an_admin_leaves_no_old_version_in_a_bucket_that_keeps_them(judge: Cloud, tmp_path: Path, grant: str) -> None:
+    owner = project_of(judge, tmp_path / "owner", versioned=True)
+    user_of(judge, owner, grant, tmp_path / "admin").run("delete", "animals", "--all", "--yes")
+    left = [key for key in judge.server.versions(bucket_of(owner)) if "/animals/" in key]
+    assert left and not [key for key in left if "/data/" in key]
 
 
 def test_a_writer_leaves_the_trash_for_an_admin(judge: Cloud, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_only_a_server_with_the_right_certificate_hears_anything(s3_server: Serv
                 refused = program.run(*command, code=5).err
                 assert "cannot reach s3://" in refused and "CERTIFICATE_VERIFY_FAILED" in refused and "AWS_CA_BUNDLE" in refused
         program.environment["AWS_CA_BUNDLE"] = str(tmp_path / "missing.pem")
-        assert "missing.pem" in program.run("init", code=5).err
+        assert "missing.pem, which is not there" in program.run("init", code=2).err
         assert made.requests == []
         program.environment["AWS_CA_BUNDLE"] = str(right.authority)
         program.run("init")
@@ -161,3 +161,10 @@ def test_a_policy_is_json_and_nothing_else_and_asks_nobody(s3_server: Server, tm
 
 def test_a_folder_has_no_policy(program: Program) -> None:
     assert "is a folder: its mode and owner say" in program.run("policy", "reader", code=2).err
+
+
+# -- mounts ------------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("umask", ["8", "u=rwx", "-1", "1777", "0o22", ""])
+def test_a_umask_is_octal(program: Program, tmp_path: Path, umask: str) -> None:
+    program.quick = True
+    assert "not a umask" in program.run("mount", tmp_path, "--umask", umask, code=2).err

@@ -28,7 +28,7 @@ class Cloud:
 
     def __init__(self, server: Server, certificates: Certificates) -> None:
         self.server, self.certificates = server, certificates
-        self._users = 0
+        self._names: dict[str, str] = {}  # access key -> user
         self._iam = self._client("iam", "nobody", "nothing")
         self.owner = self.new_user(_EVERYTHING)
         keys = self.owner["AWS_ACCESS_KEY_ID"], self.owner["AWS_SECRET_ACCESS_KEY"]
@@ -42,16 +42,20 @@ class Cloud:
 
     def new_user(self, policy: dict[str, Any]) -> dict[str, str]:
         """A user with this policy and no other: the variables that make a process his."""
-        self._users += 1
-        name = f"user{self._users}"
+        name = f"user{len(self._names)}"
         self._iam.create_user(UserName=name)
         key = self._iam.create_access_key(UserName=name)["AccessKey"]
+        self._names[key["AccessKeyId"]] = name
         self._iam.put_user_policy(UserName=name, PolicyName="project", PolicyDocument=json.dumps(policy))
         return self.server.environment(self.server.tls_endpoint) | {
             "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
             "AWS_CA_BUNDLE": str(self.certificates.authority),
         }
+
+    def withdraw(self, user: dict[str, str]) -> None:
+        """Take a user's policy away."""
+        self._iam.delete_user_policy(UserName=self._names[user["AWS_ACCESS_KEY_ID"]], PolicyName="project")
 
     def s3(self, user: dict[str, str], *, tls: bool = True) -> Any:
         """The AWS library's own client of a user. Whoever takes it closes it."""
