@@ -30,9 +30,10 @@ def make_folder(path: str) -> None:
                 raise
 
 
-def close_folder(path: str, what: str) -> None:
+def close_folder(path: str, what: str, *, ours: bool = True) -> None:
     """Take the rights of other users from a folder of this user's, and say so; `what` it is: "cache". One that is not there is fine.
 
+    `ours`: whether the program made it, or may take it over; another one is not changed.
     Raises RefusedError for a folder that everybody shares, such as /tmp: what lies in it is nobody's own.
     """
     try:
@@ -41,7 +42,7 @@ def close_folder(path: str, what: str) -> None:
         return
     if mode & stat.S_ISVTX and mode & stat.S_IWOTH:
         raise RefusedError(f"the {what} folder cannot be {path}, which everybody may write to; name a folder of your own")
-    if not mode & _OTHERS:
+    if not ours or not mode & _OTHERS:
         return
     try:
         os.chmod(path, mode & ~_OTHERS)

@@ -26,6 +26,7 @@ from artifactmount.config import base_folder, read_config
 from artifactmount.errors import (
     ArtifactError,
     CorruptError,
+    DeniedError,
     KeyMissingError,
     NeedsNewerError,
     NotFoundError,
@@ -107,7 +108,10 @@ class Project:
 
     def check_may_delete(self, name: str) -> None:
         """Ask the store to delete a key that is never there: before a commit says of something that it is gone. Raises DeniedError."""
-        self.store.delete([f"{self.artifact(name).prefix}data/none"])
+        try:
+            self.store.delete([f"{self.artifact(name).prefix}data/none"])
+        except DeniedError as error:
+            raise DeniedError(f"these credentials may not delete what {name} has stored, so nothing was done ({error})") from error
 
     def check_apart(self, path: str) -> None:
         """Refuse a folder of the user's (absolute, links resolved) that is a part of the project or the cache, or of a mount."""

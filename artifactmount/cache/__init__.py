@@ -48,7 +48,9 @@ class Cache:
         self._warned = False
         with contextlib.suppress(OSError):
             make_folder(self.path)
-        close_folder(self.path, "cache")
+        there = _names(self.path)
+        # A folder of other things stays as it is: what the cache makes in it is closed.
+        close_folder(self.path, "cache", ours=not there or "index" in there)
         self.index = Environment(os.path.join(self.path, "index"), ("chunks", "members", "states", "places", "runs"))
         self._segments = Segments(os.path.join(self.path, "segments"), self.index, budget)
 
@@ -172,3 +174,10 @@ class Cache:
                 return
             self._warned = True
         _log.warning("the cache %s %s", self.path, what)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -51,6 +51,12 @@ def test_an_open_folder_is_closed_and_that_is_said_once(tmp_path: Path, caplog: 
     assert f"the cache folder {folder} was open to other users (mode {mode:03o})" in caplog.text
 
 
+def test_a_folder_of_somebody_else_stays_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path.chmod(0o755)
+    close_folder(str(tmp_path), "cache", ours=False)
+    assert mode_of(tmp_path) == 0o755 and not caplog.records
+
+
 def test_a_folder_for_everybody_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     shared = tmp_path / "tmp"
     shared.mkdir()
