@@ -4,7 +4,10 @@ moto checks signatures and knows users, keys and policies. Its evaluation ignore
 judges a batch of deletions by the bucket's name instead of the keys, and lists for whoever asks for a bucket's encryption. So only the
 decision is made here: an explicit deny wins, then an allow, with the conditions that `artifactmount policy` writes and no others.
 
-    python moto_server.py --iam [--old]        # --old: a missing key is denied where keys may be listed below a prefix only
+    python moto_server.py --iam [--old]        # --old: as Ceph 16, by what it did with the printed policies
+
+Ceph 16 denies that a missing key is missing where keys may be listed below a prefix only, and takes a batch of deletions for one of the
+bucket.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
 from moto.iam import access_control
+from moto.s3.exceptions import S3AccessDeniedError
 from moto.s3.models import s3_backends
 
 Statement = dict[str, Any]
@@ -76,12 +80,15 @@ class ByTheBook(access_control.S3IAMRequest):
             context["s3:if-none-match"] = none_match
         if "prefix" in query and not key:
             context["s3:prefix"] = query["prefix"][0]
+        old = "--old" in sys.argv
+        if old and self._method == "POST" and "delete" in query and not allowed(statements, "s3:DeleteObject", arn, context):
+            raise S3AccessDeniedError  # of the whole request, where others answer for each key
         for action, what in self._asked(arn, key, query):
             if not allowed(statements, action, what, context):
                 self._raise_access_denied()
         if self._action == "s3:GetObject" and s3_backends[self.account_id]["aws"].get_object(bucket, key) is None:
             # Whoever may not list must not learn what is missing.
-            asked = context if "--old" in sys.argv else context | {"s3:prefix": key}
+            asked = context if old else context | {"s3:prefix": key}
             if not allowed(statements, "s3:ListBucket", arn, asked):
                 self._raise_access_denied()
 
