@@ -25,8 +25,9 @@ import trio
 from artifactmount.cache import Cache
 from artifactmount.errors import ArtifactError, RefusedError
 from artifactmount.fuse import Operations
-from artifactmount.mountpoint import Record, mount_at, prepare, within
+from artifactmount.mountpoint import Record, check_allow_other, mount_at, prepare, within
 from artifactmount.namespace import Namespace
+from artifactmount.private import make_folder
 from artifactmount.project import Project, open_store
 from artifactmount.reader import Hopper, Reader
 from artifactmount.store import Store
@@ -42,7 +43,10 @@ _LOG_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What to mount where. `mountpoint` is absolute, links resolved; `budget` is the cache's, in bytes."""
+    """What to mount where. `mountpoint` is absolute, links resolved; `budget` is the cache's, in bytes.
+
+    `uid` and `gid`: whose the files are shown to be, of this process where None; `umask`: the permission bits they are shown without.
+    """
 
     url: str
     cache: str
@@ -50,6 +54,9 @@ class Mount:
     mountpoint: str
     state_directory: str
     allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
 
     @property
     def record(self) -> Record:
@@ -63,6 +70,8 @@ def serve(mount: Mount, ready: Callable[[], None]) -> None:
     Raises ArtifactError when the project cannot be opened or nothing can be mounted there.
     """
     _raise_open_files()
+    if mount.allow_other:
+        check_allow_other()
     with mount.record.held(mount.url):
         prepare(mount.mountpoint)
         store = open_store(mount.url)
@@ -100,6 +109,7 @@ async def _serve(project: Project, mount: Mount, ready: Callable[[], None]) -> N
     async with trio.open_nursery() as nursery:
         hopper, tree = Hopper(nursery), Tree(time.time_ns())
         operations = Operations(tree, Namespace(project, tree, hopper), Reader(project, hopper), hopper, project.cache)
+        operations.show_as(mount.uid, mount.gid, mount.umask)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:
                 pyfuse3.init(operations, mount.mountpoint, _options(mount))
@@ -143,7 +153,7 @@ def _raise_read_ahead(mountpoint: str) -> None:
 def start(mount: Mount) -> None:
     """Mount in the background; returns when the tree can be listed. Raises what `serve` raises."""
     record = mount.record
-    os.makedirs(os.path.dirname(record.log), mode=0o700, exist_ok=True)
+    make_folder(os.path.dirname(record.log))
     with suppress(FileNotFoundError):
         if os.stat(record.log).st_size > _LOG_LIMIT:
             os.replace(record.log, record.log + ".1")

@@ -67,12 +67,14 @@ def delete_versions(project: Project, name: str, numbers: Iterable[int], *, dele
     """Delete versions. Those that are gone already are no error: what they left is cleaned up.
 
     Raises NotFoundError for numbers that never were; RefusedError when other aliases than `latest` point to them (not with
-    `delete_aliases`); StoreError when something could not be removed; OutcomeUnknownError.
+    `delete_aliases`); DeniedError, before anything is done, when these credentials may not delete; StoreError when something could not be
+    removed; OutcomeUnknownError.
     """
     deletion = Deletion(project.artifact(name), project.catalog(name), project.writer, set(numbers), delete_aliases)
     known = ever(project, name)
     if dry_run:
         return deletion.preview(known)
+    project.check_may_delete(name)
     state, deleted = drive(project.store, deletion.steps(known))
     project.remember(name, state)
     return deleted
@@ -81,9 +83,11 @@ def delete_versions(project: Project, name: str, numbers: Iterable[int], *, dele
 def delete_artifact(project: Project, name: str) -> Deleted:
     """Delete all versions of an artifact, its aliases, and everything that sessions left. The log says so, and its numbers go on.
 
-    Raises NotFoundError, StoreError, OutcomeUnknownError.
+    Raises NotFoundError, StoreError (DeniedError before anything is done), OutcomeUnknownError.
     """
-    steps = delete_all_steps(project.artifact(name), project.catalog(name), ever(project, name), project.writer)
+    known = ever(project, name)
+    project.check_may_delete(name)
+    steps = delete_all_steps(project.artifact(name), project.catalog(name), known, project.writer)
     state, deleted = drive(project.store, steps)
     project.remember(name, state)
     return deleted

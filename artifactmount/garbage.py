@@ -29,9 +29,10 @@ class Swept:
 
 def collect(project: Project, name: str, grace: float, *, dry_run: bool = False) -> Swept:
     """Close the sessions of an artifact that were idle for `grace` seconds, and delete all garbage of it. Raises StoreError."""
-    state, swept = drive(
-        project.store, collect_steps(project.artifact(name), project.refresh(name), project.writer, grace, dry_run=dry_run)
-    )
+    known = project.refresh(name)
+    if not dry_run and known.seq >= 0:
+        project.check_may_delete(name)
+    state, swept = drive(project.store, collect_steps(project.artifact(name), known, project.writer, grace, dry_run=dry_run))
     if not dry_run:
         project.remember(name, state)
     return swept

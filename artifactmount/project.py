@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import socket
-import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,9 +22,11 @@ import artifactmount
 from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
+from artifactmount.config import base_folder, read_config
 from artifactmount.errors import (
     ArtifactError,
     CorruptError,
+    DeniedError,
     KeyMissingError,
     NeedsNewerError,
     NotFoundError,
@@ -40,6 +41,7 @@ from artifactmount.log import ENTRY_LIMIT, decode_checkpoint, encode_checkpoint
 from artifactmount.mountpoint import check_apart, within
 from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
+from artifactmount.private import close_folder
 from artifactmount.sealed import FORMAT, seal
 from artifactmount.state import State
 from artifactmount.steps import drive
@@ -63,6 +65,7 @@ class Project:
 
     def __init__(self, store: Store, cache: Cache, state_directory: str, *, create: bool = False) -> None:
         self.store, self.cache, self.url = store, cache, store.url
+        close_folder(state_directory, "state")
         self.pins, self._state_directory = Pins(store.place, state_directory), state_directory
         self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self.check_store)
         self._states: dict[str, State] = {}
@@ -102,6 +105,13 @@ class Project:
         if not self._probed:
             probe(self.store, PROJECT_KEY, self._document)
             self._probed = True
+
+    def check_may_delete(self, name: str) -> None:
+        """Ask the store to delete a key that is never there: before a commit says of something that it is gone. Raises DeniedError."""
+        try:
+            self.store.delete([f"{self.artifact(name).prefix}data/none"])
+        except DeniedError as error:
+            raise DeniedError(f"these credentials may not delete what {name} has stored, so nothing was done ({error})") from error
 
     def check_apart(self, path: str) -> None:
         """Refuse a folder of the user's (absolute, links resolved) that is a part of the project or the cache, or of a mount."""
@@ -269,7 +279,7 @@ def open_store(url: str) -> Store:
         bucket, _, prefix = url[len("s3://") :].partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise UsageError(f"no bucket's name in {url!r}; write s3://bucket/prefix")
-        return S3Store(bucket, prefix.strip("/"))
+        return S3Store(bucket, prefix.strip("/"), sse=read_config(os.environ).sse)
     path = url.removeprefix("file://")
     if "://" in path:
         raise UsageError(f"cannot open {url!r}: a project is s3://bucket/prefix or a folder")
@@ -280,26 +290,14 @@ def default_url(environment: Mapping[str, str]) -> str:
     """The project when none is named: the environment's, the config file's, or the embedded default folder."""
     if url := environment.get("ARTIFACTMOUNT_PROJECT"):
         return url
-    path = os.path.join(_base(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
-    try:
-        with open(path, "rb") as file:
-            url = tomllib.load(file).get("project", "")
-    except FileNotFoundError:
-        url = ""
-    except (tomllib.TOMLDecodeError, OSError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
-    return str(url) or os.path.join(_base(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount")
+    return read_config(environment).project or os.path.join(base_folder(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount")
 
 
 def default_cache(environment: Mapping[str, str]) -> str:
     """The cache directory when none is named."""
-    return environment.get("ARTIFACTMOUNT_CACHE") or os.path.join(_base(environment, "XDG_CACHE_HOME", ".cache"), "artifactmount")
+    return environment.get("ARTIFACTMOUNT_CACHE") or os.path.join(base_folder(environment, "XDG_CACHE_HOME", ".cache"), "artifactmount")
 
 
 def state_directory(environment: Mapping[str, str]) -> str:
     """Where pins and the daemon's records live: what must survive a cleared cache."""
-    return os.path.join(_base(environment, "XDG_STATE_HOME", ".local/state"), "artifactmount")
-
-
-def _base(environment: Mapping[str, str], variable: str, fallback: str) -> str:
-    return environment.get(variable) or os.path.join(os.path.expanduser("~"), fallback)
+    return os.path.join(base_folder(environment, "XDG_STATE_HOME", ".local/state"), "artifactmount")

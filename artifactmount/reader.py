@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from artifactmount.errors import ArtifactError, ProjectMismatchError
+from artifactmount.errors import ArtifactError, DeniedError, ProjectMismatchError
 from artifactmount.fetch import Fetcher
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
@@ -103,8 +103,8 @@ class Hopper:
         with trio.move_on_after(seconds):
             try:
                 await self.hop(key, work)
-            except ProjectMismatchError:
-                raise  # nothing that is known may be shown
+            except (ProjectMismatchError, DeniedError):
+                raise  # nothing that is known may be shown (any more)
             except ArtifactError as error:
                 self._warn(error)
                 return False

@@ -23,7 +23,8 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 ORDER: tuple[tuple[str, ...], ...] = (
     ("",),
     ("errors",),
-    ("mountpoint",),
+    ("private",),
+    ("config", "mountpoint"),
     ("digest", "ranges", "sealed"),
     ("pack", "acts", "rows"),
     ("folders",),
@@ -39,6 +40,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("staging", "progress"),
     ("scan", "packer", "content", "changes"),
     ("snapshot", "target", "alias", "sizes", "delete", "garbage", "history", "download", "verify"),
+    ("policy", "protection"),
     ("tree",),
     ("reader",),
     ("namespace",),
