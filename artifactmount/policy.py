@@ -41,9 +41,9 @@ def make_policy(
         # Without the condition, a write could replace what is there: that would be a right to delete.
         statements.append(_allow("Create", ["s3:PutObject"], keys, {"Null": {"s3:if-none-match": "false"}}))
     if role is Role.ADMIN:
-        # The log and project.json are nobody's to delete: the history of a project stays whole.
-        content = f"{arn}/{below}artifacts/{artifact or '*'}/data/*"
-        statements.append(_allow("Delete", ["s3:DeleteObject", "s3:DeleteObjectVersion"], [content]))
+        # The log and project.json are nobody's to delete: the history of a project stays whole. Checkpoints go with a whole artifact.
+        content = [f"{arn}/{below}artifacts/{artifact or '*'}/{kind}/*" for kind in ("data", "state")]
+        statements.append(_allow("Delete", ["s3:DeleteObject", "s3:DeleteObjectVersion"], content))
         statements.append(_allow("AskOfTheBucket", ["s3:GetBucketVersioning", "s3:GetEncryptionConfiguration"], [arn]))
     if kms_key is not None:
         statements.append(_allow_key(role, partition, kms_key))

@@ -39,7 +39,7 @@ def test_every_key_that_is_written_is_named(role: Role, prefix: str, artifact: s
             assert may(policy, "s3:GetObject", where, TLS) == own
             assert may(policy, "s3:PutObject", where, CREATING) == (own and role is not Role.READER)
             assert not may(policy, "s3:PutObject", where, TLS)  # that would replace
-            assert may(policy, "s3:DeleteObject", where, TLS) == (own and role is Role.ADMIN and "/data/" in key)
+            assert may(policy, "s3:DeleteObject", where, TLS) == (own and role is Role.ADMIN and "/log/" not in key)
             assert not may(policy, "s3:GetObject", where, {"aws:SecureTransport": "false"})
     document = f"arn:aws:s3:::bucket/{prefix}{PROJECT_KEY}"
     assert may(policy, "s3:GetObject", document, TLS)
