@@ -115,7 +115,7 @@ PROTOCOL = (
             "        yield Delete(tuple((yield from session_keys(artifact, work.session.id))))",
             "    raise",
         ),
-        (_DELETE + "test_a_store_that_fails_at_every_call[Fault.LOST-12]",),
+        (_DELETE + "test_a_store_that_fails_at_every_call[1-12]",),
     ),
     Mutant(
         "sweep-before-close",
