@@ -122,7 +122,7 @@ PROTOCOL = (
         "`gc` closes a session before it deletes anything of it",
         "garbage.py",
         "state = (yield from append(artifact, state, _closing(session), writer)).state",
-        "yield Delete(tuple((yield from session_keys(artifact, session))))\n"
+        "yield Delete(tuple(item.key for item in (yield ListKeys(artifact.session_prefix(session)))))\n"
         "                state = (yield from append(artifact, state, _closing(session), writer)).state",
         (_RULES + "test_gc_at_every_step_of_a_snapshot",),
     ),
@@ -249,6 +249,14 @@ PROTOCOL = (
 )
 
 CHECKS = (
+    Mutant(
+        "delta-of-another-base",
+        "a snapshot's delta is made against the base of the state that its commit follows",
+        "snapshot.py",
+        "if state.highest != self._base_number:",
+        "if False:",
+        ("tests/model/test_repository.py::test_another_client_at_every_step[another version-adds]",),
+    ),
     Mutant(
         "no-nonce",
         "an entry has a nonce, so that equal acts of one actor at one time are two",
@@ -383,6 +391,21 @@ CHECKS = (
         "store/folder.py",
         "view = view[os.write(descriptor, view) :]\n        os.fsync(descriptor)",
         "view = view[os.write(descriptor, view) :]",
+        (_POWER + "test_what_was_created_survives_a_power_cut",),
+    ),
+    Mutant(
+        "name-before-content",
+        "in a folder: a file has its name only when all of it is there",
+        "store/folder.py",
+        _lines(3, "_write(temporary, data)", "return self._link(temporary, path)"),
+        _lines(
+            3,
+            "_write(temporary, b'')",
+            "linked = self._link(temporary, path)",
+            "os.unlink(path)",
+            "_write(path, data)",
+            "return linked",
+        ),
         (_POWER + "test_what_was_created_survives_a_power_cut",),
     ),
     Mutant(
