@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _COPIED = ("artifactmount", "tests", "scripts", "pyproject.toml", "README.md")
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - folders of our own are made in it
 _SECONDS = 300  # of one run: an edit may lead into an endless loop
-_OWN_ERROR = re.compile(r"^[ |]*E +(NameError|UnboundLocalError|ImportError|AttributeError|TypeError)\b.*", re.MULTILINE)
+_OWN_ERROR = re.compile(r"^(?:E|[ |]+\|) +(NameError|UnboundLocalError|ImportError|AttributeError|TypeError)\b.*", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Ran:
     @property
     def why(self) -> str:
         """The first line of what failed."""
-        found = re.search(r"^[ |]*E  +(\S.*)", self.output, re.MULTILINE)
-        return found[1][:140] if found else self.output.strip().splitlines()[-1][:140]
+        found = re.findall(r"^E  +(\S.*)", self.output, re.MULTILINE)[:1] or re.findall(r"^ +\| ([\w.]+: .*)", self.output, re.MULTILINE)
+        return str(found[-1] if found else self.output.strip().splitlines()[-1])[:140]
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ PROTOCOL = (
         "delete.py",
         "plan: _Plan = yield Local(lambda: self._plan(state, gone))",
         "plan = self.__dict__.setdefault('plan', None) or (yield Local(lambda: self._plan(state, gone)))\n        self.plan = plan",
-        ("tests/model/test_walks.py::test_two_deleters",),
+        (_DELETE + "test_another_client_at_every_step_of_a_deletion[adds what comes back]",),
     ),
     Mutant(
         "sessions-left-open",
@@ -319,7 +319,10 @@ CHECKS = (
         "pack.py",
         "if len(content) != plain or chunk_digest(content) != digest:",
         "if len(content) != plain:",
-        ("tests/fuse/test_tree.py::test_damage_is_an_error_for_whoever_reads_it_and_for_nobody_else",),
+        (
+            "tests/unit/test_pack.py::test_another_content_is_not_the_chunk",
+            "tests/fuse/test_tree.py::test_damage_is_an_error_for_whoever_reads_it_and_for_nobody_else",
+        ),
     ),
     Mutant(
         "table-of-contents-unchecked",
