@@ -35,12 +35,15 @@ class Mutant:
         return f"artifactmount/{self.file}"
 
     def edit(self, source: str) -> str:
-        """The source with the rule switched off. Raises MisfitError unless the old text is there exactly once; SyntaxError."""
+        """The source with the rule switched off. Raises MisfitError unless the old text is there once, and what comes of it is Python."""
         count = source.count(self.old)
         if count != 1:
             raise MisfitError(f"{self.name}: its text is {count} times in {self.path}, not once; write the edit anew")
         edited = source.replace(self.old, self.new)
-        compile(edited, self.path, "exec")
+        try:
+            compile(edited, self.path, "exec")
+        except SyntaxError as error:
+            raise MisfitError(f"{self.name}: after it {self.path} is no Python: {error}; write the edit anew") from error
         return edited
 
 

@@ -26,7 +26,7 @@ def test_the_edit_fits_the_source(mutant: Mutant) -> None:
 def test_an_edit_that_no_longer_fits_is_an_error() -> None:
     mutant = Mutant("name", "rule", "log.py", "a = 1", "a = 2", ("test",))
     assert mutant.edit("a = 1\n") == "a = 2\n"
-    for source in ("a = 3\n", "a = 1\na = 1\n"):
+    for source in ("a = 3\n", "a = 1\na = 1\n", "(a = 1\n"):
         with pytest.raises(MisfitError, match=r"name: .* artifactmount/log\.py"):
             mutant.edit(source)
 
