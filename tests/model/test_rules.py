@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 
 from artifactmount.artifact import Artifact, Writer
-from artifactmount.delete import delete_all_steps
-from artifactmount.garbage import collect_steps
 from artifactmount.ranges import PackId
 from artifactmount.session import Session
 from artifactmount.snapshot import Options
@@ -126,11 +124,11 @@ def test_gc_at_every_step_of_a_snapshot() -> None:
             one, two = repo.client(), repo.client()
             put(repo, two, "z")
             process = start(one, snapshot("ab"))
-            when(repo, process, n.__eq__, partial(collect, repo))
+            when(repo, process, n.__eq__, partial(collect, repo, two))
             repo.world.run()
             assert process.error is None
             assert list(repo.check(cold=False).versions) == [0, 1]
-            collect(repo)
+            collect(repo, two)
             assert repo.data_keys() == set(repo.check(cold=False).packs)
 
 
@@ -142,8 +140,7 @@ def test_a_snapshot_at_every_step_of_gc() -> None:
         with quiet() as repo:
             one, two = repo.client(), repo.client()
             put(repo, two, "z")
-            writer = repo.writer("gc")
-            process = repo.world.start(writer.actor, collect_steps(repo.artifact, None, writer, 0))
+            process = two.collect(0)
             when(repo, process, n.__eq__, partial(finish, repo, one, snapshot("ab")))
             repo.world.run()
             assert process.error is None
@@ -152,10 +149,8 @@ def test_a_snapshot_at_every_step_of_gc() -> None:
     assert steps > 2
 
 
-def collect(repo: Repository) -> None:
-    """What `gc --grace 0s` does."""
-    writer = repo.writer("gc")
-    repo.world.run_one(writer.actor, collect_steps(repo.artifact, None, writer, 0))
+def collect(repo: Repository, client: Client) -> None:
+    assert repo.world.finish(client.collect(0)).error is None
 
 
 # -- the whole artifact ----------------------------------------------------------------------------------------------------------------
@@ -174,8 +169,7 @@ def test_the_artifact_goes_at_every_step_of_a_snapshot() -> None:
 
 
 def remove_everything(repo: Repository, client: Client) -> None:
-    writer = repo.writer(client.name)
-    repo.world.run_one(writer.actor, delete_all_steps(repo.artifact, client.catalog(), repo.history.read(), writer))
+    assert repo.world.finish(client.delete_everything()).error is None
     assert not repo.data_keys() and not repo.history.read().open
 
 
@@ -187,9 +181,7 @@ def test_a_snapshot_at_every_step_of_the_artifact_s_deletion() -> None:
         with quiet() as repo:
             one, two = repo.client(), repo.client()
             put(repo, two, "za", "ab")
-            writer = repo.writer(two.name)
-            known = repo.history.read()
-            process = repo.world.start(writer.actor, delete_all_steps(repo.artifact, two.catalog(), known, writer))
+            process = two.delete_everything()
             when(repo, process, n.__eq__, partial(finish, repo, one, snapshot("ac")))
             repo.world.run()
             assert process.error is None
