@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,6 +27,8 @@ from artifactmount.target import Part, Target
 #: Work is done in batches of about so many bytes or files: the memory and the open files that a download takes.
 _BATCH_BYTES = 64 << 20
 _BATCH_FILES = 512
+_PIECE_BYTES = 4 << 10  # what a piece costs beside its bytes, and more: a file may say that it has 10^8 chunks of one byte
+_HOLES = 1000
 _PARALLEL = 8
 #: Chunks of a pack that lie closer than this are read in one request.
 _GAP = 1 << 20
@@ -112,7 +114,7 @@ class _Download:
         self._table, self._runs, self._target, self._progress = table, runs, target, progress
         self.written = self.kept = self.bytes = 0
 
-    def _refs(self, row: int) -> list[ChunkRef]:
+    def _refs(self, row: int) -> Sequence[ChunkRef]:
         origin, at = self._table.origin(row)
         return self._runs[origin].chunks(at)
 
@@ -159,7 +161,9 @@ class _Download:
         """Write these rows."""
         rows = [row for item in wanted for row in (item if isinstance(item, range) else (item,))]
         files = [row for row in rows if self._table.kind(row) is Kind.FILE]
-        self._progress.begin("downloading", sum(self._table.size(row) for row in files), len(files))
+        total = sum(self._table.size(row) for row in files)
+        self._check_room(files, total)
+        self._progress.begin("downloading", total, len(files))
         batch: list[_Piece] = []
         held = 0
         with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -168,7 +172,7 @@ class _Download:
                 for row in rows:
                     for piece in self._begin(row, opened):
                         batch.append(piece)
-                        held += piece.ref.place.plain
+                        held += piece.ref.place.plain + _PIECE_BYTES
                         if held >= _BATCH_BYTES:
                             self._fill(pool, batch, opened)
                             batch, held = [], 0
@@ -180,6 +184,21 @@ class _Download:
                 for file in opened:
                     file.part.close()
         self._progress.end()
+
+    def _check_room(self, files: list[int], total: int) -> None:
+        """Refuse what cannot fit, before anything is written: a run of some kB may claim petabytes. What packs a thousandfold may be holes
+        and is not counted; where that was wrong, the disk says so."""
+        room = self._target.room()
+        if total > room:
+            refs = (ref for row in files for ref in self._refs(row))
+            needed = 0
+            for ref in refs:
+                needed += ref.place.plain if ref.place.plain < _HOLES * ref.place.stored else 0
+                if needed > room:
+                    raise RefusedError(
+                        f"{self._target.path} has room for {room:,} bytes, and the files take {total:,}; nothing was written; "
+                        "download a part of them, or choose another folder"
+                    )
 
     def _begin(self, row: int, opened: list[_File]) -> Iterator[_Piece]:
         """Make a folder or link, or an empty file and the pieces that belong into it."""

@@ -34,14 +34,13 @@ from artifactmount.errors import (
     StoreError,
     UsageError,
 )
-from artifactmount.fold import NAME
 from artifactmount.journal import Journal
 from artifactmount.log import ENTRY_LIMIT, decode_checkpoint, encode_checkpoint
 from artifactmount.mountpoint import check_apart, within
 from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
 from artifactmount.sealed import FORMAT, seal
-from artifactmount.state import State
+from artifactmount.state import NAME, State
 from artifactmount.steps import drive
 from artifactmount.store import Store, probe
 from artifactmount.store.folder import FolderStore

@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 ORDER: tuple[tuple[str, ...], ...] = (
     ("",),
     ("errors",),
-    ("mountpoint",),
+    ("mountpoint", "plain"),
     ("digest", "ranges", "sealed"),
     ("pack", "acts", "rows"),
     ("folders",),
