@@ -362,6 +362,6 @@ def session_keys(artifact: Artifact, session: int) -> Steps[set[str]]:
     while True:
         page = yield ListKeys(prefix, after)
         keys |= {item.key for item in page}
-        if len(page) < 1000:
+        if len(page) < 1000 or page[-1].key <= after:
             return keys
         after = page[-1].key

@@ -10,7 +10,9 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
+from artifactmount.digest import chunk_digest
 from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError, RefusedError
 from artifactmount.fetch import Fetcher
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
@@ -28,7 +30,7 @@ from artifactmount.target import Part, Target
 _BATCH_BYTES = 64 << 20
 _BATCH_FILES = 512
 _PIECE_BYTES = 4 << 10  # what a piece costs beside its bytes, and more: a file may say that it has 10^8 chunks of one byte
-_HOLES = 1000
+_HOLES = 1000  # zeros pack this many times smaller at least: other chunks need not be compared
 _PARALLEL = 8
 #: Chunks of a pack that lie closer than this are read in one request.
 _GAP = 1 << 20
@@ -186,14 +188,14 @@ class _Download:
         self._progress.end()
 
     def _check_room(self, files: list[int], total: int) -> None:
-        """Refuse what cannot fit, before anything is written: a run of some kB may claim petabytes. What packs a thousandfold may be holes
-        and is not counted; where that was wrong, the disk says so."""
+        """Refuse what cannot fit, before anything is written: a run of some kB may claim petabytes. Zeros become holes and take nothing."""
         room = self._target.room()
         if total > room:
-            refs = (ref for row in files for ref in self._refs(row))
+            zeros = cache(lambda length: chunk_digest(bytes(length)))
             needed = 0
-            for ref in refs:
-                needed += ref.place.plain if ref.place.plain < _HOLES * ref.place.stored else 0
+            for ref in (ref for row in files for ref in self._refs(row)):
+                length = ref.place.plain
+                needed += 0 if length > _HOLES * ref.place.stored and ref.digest == zeros(length) else length
                 if needed > room:
                     raise RefusedError(
                         f"{self._target.path} has room for {room:,} bytes, and the files take {total:,}; nothing was written; "

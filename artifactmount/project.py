@@ -52,6 +52,7 @@ _log = logging.getLogger(__name__)
 
 PROJECT_KEY = "project.json"
 _REFRESHES = 16
+_NAMES_LIMIT = 1 << 20
 _DOCUMENT_LIMIT = 1 << 16
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
@@ -121,11 +122,16 @@ class Project:
     def names(self) -> list[str]:
         """All artifacts of the project, in order. What stands there with a name no artifact can have is not ours."""
         found: list[str] = []
+        after = ""
         while True:
-            page = self.store.list_prefixes("artifacts/", found[-1] if found else "")
-            found += page
+            listed = self.store.list_prefixes("artifacts/", after)
+            page = [name for name in listed if name > after]  # what stands before was listed: such a listing would have no end
+            found += (name for name in page if NAME.fullmatch(name))
+            if len(found) > _NAMES_LIMIT:
+                raise StoreError(f"{self.url} lists more than {_NAMES_LIMIT} artifacts")
             if len(page) < 1000:
-                return [name for name in found if NAME.fullmatch(name)]
+                return sorted(set(found))
+            after = max(page)
 
     def known(self, name: str) -> State | None:
         """The newest state this process or the cache knows, without asking the store."""

@@ -114,7 +114,7 @@ class _Verification:
                 if pack is None or pack.session > state.seq:
                     self._report.problems.append(f"{item.key}: no entry of the log accounts for it")
                     _check_enough(self._report)
-            if len(page) < _PAGE:
+            if len(page) < _PAGE or page[-1].key <= after:
                 return
             after = page[-1].key
 

@@ -37,6 +37,20 @@ _INPUT_SECONDS = 1.0
 _STORE_SECONDS = 300
 _MOUNT_SECONDS = 60
 _FOLDS_EVERY = 10
+_LOOK = """
+import os, sys
+left = 500
+for top, _, files in os.walk(os.fsencode(sys.argv[1])):
+    for path in (os.path.join(top, name) for name in files):
+        left -= 1
+        try:
+            os.lstat(path)
+            os.readlink(path) if os.path.islink(path) else open(path, "rb").read(1 << 16)
+        except (OSError, ValueError):
+            pass
+    if left < 0:
+        break
+"""
 
 
 class Watchdog:
@@ -141,13 +155,7 @@ class Campaign:
     def _mount(self, place: Path) -> None:
         """A real mount, in a process of its own, looked at by another: whatever it answers, it lives, and is unmounted."""
         with mounted(Project(place)) as mount:
-            script = (
-                "import os, sys\nleft = 500\nfor top, folders, files in os.walk(os.fsencode(sys.argv[1])):\n"
-                "    for name in files:\n        left -= 1\n        path = os.path.join(top, name)\n        try:\n            os.lstat(path)\n"
-                "            os.readlink(path) if os.path.islink(path) else open(path, 'rb').read(1 << 16)\n"
-                "        except (OSError, ValueError):\n            pass\n    if left < 0:\n        break\n"
-            )
-            subprocess.run([sys.executable, "-c", script, str(mount.path)], check=True, timeout=_MOUNT_SECONDS)
+            subprocess.run([sys.executable, "-c", _LOOK, str(mount.path)], check=True, timeout=_MOUNT_SECONDS)
             assert not mount.ended(0), "the daemon ended"
             assert "Traceback" not in mount.log, mount.log[-3000:]
 

@@ -64,7 +64,7 @@ def bomb() -> tuple[bytes, list[tuple[bytes, int, int]]]:
     """A pack of some kB that unpacks to a gigabyte; (digest, offset, stored length) of its chunks of 2 MiB each."""
     builder, rows = PackBuilder(), []
     for n in range(512):
-        content = struct.pack("<I", n) + bytes((2 << 20) - 4)
+        content = struct.pack("<I", n + 1) + bytes((2 << 20) - 4)
         builder.add(chunk_digest(content), len(content), zstandard.ZstdCompressor().compress(content))
     rows = [(row.digest, row.offset, row.stored) for row in builder.table()]
     return builder.finish(), rows
@@ -220,8 +220,8 @@ class Forge:
             content = chance.choice((b"", b"hello", chance.randbytes(100), bytes(5000), chance.randbytes(3000)))
             rows[name if number % 2 else b"", b"f%d-%d" % (session, number)] = self._file(session, number, [content] if content else [])
         rows[b"", b"link%d" % session] = link(chance.choice((b"/etc/passwd", b"..", b"../../outside", b"link%d" % session, b"x" * 4095)))
-        for twist in (self._odd_names, self._odd_trees, self._odd_files, self._big_files):
-            if chance.random() < 0.3:
+        for twist, likely in ((self._odd_names, 0.15), (self._odd_trees, 0.15), (self._odd_files, 0.3), (self._big_files, 0.02)):
+            if chance.random() < likely:
                 twist(rows, session)
         return rows
 
@@ -322,7 +322,7 @@ class LyingStore:
         self._store, self._chance = store, random.Random(seed)
         self.url = self.place = f"{store.url}-lying"
         self.lie = self._chance.choice(self.LIES)
-        self.budget = 20_000  # requests: who asks more often than that does not end
+        self.budget = 300_000  # requests: who asks more often than that does not end (verify asks 65 times for each of 1,000 names)
 
     def _ask(self) -> str:
         self.budget -= 1
