@@ -42,7 +42,7 @@ _BUSY = (500, 502, 503, 504)
 _UNDECIDED = (408, 409, 412, 429)
 _READ_TRIES = 4
 #: So many pages of a listing may bring nothing new.
-_BARREN = 16
+_BARREN = 100
 
 
 class S3Store:
@@ -86,6 +86,7 @@ class S3Store:
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"cannot use {self.url}: {error}") from error
         _check_transport(client.meta.endpoint_url)
+        client.meta.events.register("before-parse.s3", _refuse_entities)
         return client
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -178,7 +179,7 @@ class S3Store:
                 known = len(names)
                 found = (item["Prefix"][len(whole) : -1] for item in page.get("CommonPrefixes", []) if item["Prefix"].startswith(whole))
                 names.update(name for name in found if name > after)
-                if len(names) == known and page.get("CommonPrefixes"):
+                if len(names) == known:
                     barren += 1
                     if barren == _BARREN:
                         raise StoreError(f"{self.url}: a listing that has no end")
@@ -294,6 +295,13 @@ def _may_come_late(name: str, names: set[str]) -> bool:
 
 def _code(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _refuse_entities(response_dict: dict[str, Any], **_: object) -> None:
+    """No S3 answer declares anything: who does has entities that refer to each other, and a few bytes become millions of pieces of text."""
+    body = response_dict.get("body")
+    if isinstance(body, bytes) and b"<!DOCTYPE" in body:
+        raise StoreError("the server's answer declares XML entities, which no answer of S3 does")
 
 
 def _short(error: BaseException) -> str:
