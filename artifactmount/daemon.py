@@ -27,6 +27,7 @@ from artifactmount.errors import ArtifactError, RefusedError
 from artifactmount.fuse import Operations
 from artifactmount.mountpoint import Record, check_allow_other, mount_at, prepare, within
 from artifactmount.namespace import Namespace
+from artifactmount.plain import PlainFormatter
 from artifactmount.private import make_folder
 from artifactmount.project import Project, open_store
 from artifactmount.reader import Hopper, Reader
@@ -212,7 +213,9 @@ def leave(code: int) -> NoReturn:
 
 def log_to(stream: object) -> None:
     """Send warnings, and what the daemon tells of itself, to a stream, a line each."""
-    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")  # type: ignore[call-overload]
+    lines = logging.StreamHandler(stream)  # type: ignore[call-overload]
+    lines.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
     for chatty in ("botocore", "boto3", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

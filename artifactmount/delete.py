@@ -18,7 +18,6 @@ from artifactmount.acts import Act, Close, Commit, Counts, DeleteArtifact, Delet
 from artifactmount.artifact import Artifact, Writer, append, finish_trash, head
 from artifactmount.catalog import Catalog
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, RefusedError, StoreError
-from artifactmount.fold import LATEST
 from artifactmount.pack import PACK_BYTES, PACK_LIMIT, PackBuilder, decode
 from artifactmount.packer import Packer
 from artifactmount.project import Project
@@ -26,7 +25,7 @@ from artifactmount.ranges import PackId, PackRanges
 from artifactmount.run import Run
 from artifactmount.session import Session, complete
 from artifactmount.squash import squash
-from artifactmount.state import State, Version
+from artifactmount.state import LATEST, State, Version
 from artifactmount.steps import Delete, GetMany, ListKeys, Local, Steps, drive
 from artifactmount.store import Listed
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
+from artifactmount.digest import chunk_digest
 from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError, RefusedError
 from artifactmount.fetch import Fetcher
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
@@ -27,6 +29,8 @@ from artifactmount.target import Part, Target
 #: Work is done in batches of about so many bytes or files: the memory and the open files that a download takes.
 _BATCH_BYTES = 64 << 20
 _BATCH_FILES = 512
+_PIECE_BYTES = 4 << 10  # what a piece costs beside its bytes, and more: a file may say that it has 10^8 chunks of one byte
+_HOLES = 1000  # zeros pack this many times smaller at least: other chunks need not be compared
 _PARALLEL = 8
 #: Chunks of a pack that lie closer than this are read in one request.
 _GAP = 1 << 20
@@ -112,7 +116,7 @@ class _Download:
         self._table, self._runs, self._target, self._progress = table, runs, target, progress
         self.written = self.kept = self.bytes = 0
 
-    def _refs(self, row: int) -> list[ChunkRef]:
+    def _refs(self, row: int) -> Sequence[ChunkRef]:
         origin, at = self._table.origin(row)
         return self._runs[origin].chunks(at)
 
@@ -159,7 +163,9 @@ class _Download:
         """Write these rows."""
         rows = [row for item in wanted for row in (item if isinstance(item, range) else (item,))]
         files = [row for row in rows if self._table.kind(row) is Kind.FILE]
-        self._progress.begin("downloading", sum(self._table.size(row) for row in files), len(files))
+        total = sum(self._table.size(row) for row in files)
+        self._check_room(files, total)
+        self._progress.begin("downloading", total, len(files))
         batch: list[_Piece] = []
         held = 0
         with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -168,7 +174,7 @@ class _Download:
                 for row in rows:
                     for piece in self._begin(row, opened):
                         batch.append(piece)
-                        held += piece.ref.place.plain
+                        held += piece.ref.place.plain + _PIECE_BYTES
                         if held >= _BATCH_BYTES:
                             self._fill(pool, batch, opened)
                             batch, held = [], 0
@@ -180,6 +186,21 @@ class _Download:
                 for file in opened:
                     file.part.close()
         self._progress.end()
+
+    def _check_room(self, files: list[int], total: int) -> None:
+        """Refuse what cannot fit, before anything is written: a run of some kB may claim petabytes. Zeros become holes and take nothing."""
+        room = self._target.room()
+        if total > room:
+            zeros = cache(lambda length: chunk_digest(bytes(length)))
+            needed = 0
+            for ref in (ref for row in files for ref in self._refs(row)):
+                length = ref.place.plain
+                needed += 0 if length > _HOLES * ref.place.stored and ref.digest == zeros(length) else length
+                if needed > room:
+                    raise RefusedError(
+                        f"{self._target.path} has room for {room:,} bytes, and the files take {total:,}; nothing was written; "
+                        "download a part of them, or choose another folder"
+                    )
 
     def _begin(self, row: int, opened: list[_File]) -> Iterator[_Piece]:
         """Make a folder or link, or an empty file and the pieces that belong into it."""

@@ -63,7 +63,7 @@ def collect_steps(
         swept.bytes += sum(item.size for item in garbage)
         if garbage and not dry_run:
             yield Delete(tuple(item.key for item in garbage))
-        if len(page) < _PAGE:
+        if len(page) < _PAGE or page[-1].key <= after:
             return state, swept
         after = page[-1].key
 
@@ -89,6 +89,6 @@ def _last_sign(artifact: Artifact, session: int) -> Steps[float]:
     while True:
         signs = yield ListKeys(artifact.session_prefix(session), after, _PAGE)
         newest = max([newest, *(item.modified for item in signs)])
-        if len(signs) < _PAGE:
+        if len(signs) < _PAGE or signs[-1].key <= after:
             return newest
         after = signs[-1].key

@@ -35,7 +35,6 @@ from artifactmount.errors import (
     StoreError,
     UsageError,
 )
-from artifactmount.fold import NAME
 from artifactmount.journal import Journal
 from artifactmount.log import ENTRY_LIMIT, decode_checkpoint, encode_checkpoint
 from artifactmount.mountpoint import check_apart, within
@@ -43,7 +42,7 @@ from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
 from artifactmount.private import close_folder
 from artifactmount.sealed import FORMAT, seal
-from artifactmount.state import State
+from artifactmount.state import NAME, State
 from artifactmount.steps import drive
 from artifactmount.store import Store, probe
 from artifactmount.store.folder import FolderStore
@@ -55,6 +54,7 @@ _log = logging.getLogger(__name__)
 
 PROJECT_KEY = "project.json"
 _REFRESHES = 16
+_NAMES_LIMIT = 1 << 20
 _DOCUMENT_LIMIT = 1 << 16
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
@@ -132,11 +132,16 @@ class Project:
     def names(self) -> list[str]:
         """All artifacts of the project, in order. What stands there with a name no artifact can have is not ours."""
         found: list[str] = []
+        after = ""
         while True:
-            page = self.store.list_prefixes("artifacts/", found[-1] if found else "")
-            found += page
+            listed = self.store.list_prefixes("artifacts/", after)
+            page = [name for name in listed if name > after]  # what stands before was listed: such a listing would have no end
+            found += (name for name in page if NAME.fullmatch(name))
+            if len(found) > _NAMES_LIMIT:
+                raise StoreError(f"{self.url} lists more than {_NAMES_LIMIT} artifacts")
             if len(page) < 1000:
-                return [name for name in found if NAME.fullmatch(name)]
+                return sorted(set(found))
+            after = max(page)
 
     def known(self, name: str) -> State | None:
         """The newest state this process or the cache knows, without asking the store."""

@@ -9,10 +9,9 @@ import logging
 import time
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 from typing import Any, TypeVar
 
 import trio
@@ -59,8 +58,8 @@ class _OpenFile:
 
     slot: RunSlot
     row: int
-    refs: list[ChunkRef]
-    starts: list[int]  # offset of each chunk in the file, and the file's size
+    refs: Sequence[ChunkRef]
+    starts: Sequence[int]  # offset of each chunk in the file, and the file's size
     next: int = 0  # where a sequential reader goes on
     window: int = 0  # chunks ahead
     asked: int = 0  # chunks before this one were asked for ahead
@@ -174,8 +173,7 @@ class Reader:
         opened = self._files.get(file)
         if opened is None:
             refs = file.slot.run.chunks(file.row)
-            starts = list(accumulate((ref.place.plain for ref in refs), initial=0))
-            opened = self._files[file] = _OpenFile(file.slot, file.row, refs, starts)
+            opened = self._files[file] = _OpenFile(file.slot, file.row, refs, file.slot.run.chunk_starts(file.row))
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
         else:
@@ -220,7 +218,7 @@ class Reader:
                 return cached
             alone = self._hopper.is_under_way(("chunk", ref.digest))  # the kernel asks for one chunk in several requests at once
             if self._hopper.is_under_way(("pack", artifact, pack)) or (not alone and self._is_second_miss(artifact, pack)):
-                contents: dict[bytes, bytes] = await self._hopper.hop(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack))
+                contents: dict[bytes, bytes] = await self._hopper.hop(("pack", artifact, pack), partial(self._fetch_pack, artifact, ref))
                 if ref.digest in contents:
                     if not self._project.cache.has_chunk(ref.digest):  # it takes nothing in: then memory has to do
                         for digest, content in contents.items():
@@ -239,8 +237,8 @@ class Reader:
     def _fetch(self, slot: RunSlot, ref: ChunkRef) -> bytes:
         return self._fetcher(slot.artifact).chunk(ref, self._state(slot.artifact), slot.run.digest)
 
-    def _fetch_pack(self, artifact: str, pack: PackId) -> dict[bytes, bytes]:
-        return self._fetcher(artifact).whole_pack(pack, self._state(artifact))
+    def _fetch_pack(self, artifact: str, ref: ChunkRef) -> dict[bytes, bytes]:
+        return self._fetcher(artifact).whole_pack(ref.place.pack, self._state(artifact), ref.digest)
 
     def _state(self, artifact: str) -> State:
         return self._project.known(artifact) or self._project.refresh(artifact)
@@ -282,7 +280,7 @@ class Reader:
             self._hopper.begin(("chunk", ref.digest), partial(self._fetch_into_memory, opened, ref))
         elif ref.place.pack not in opened.packs and not self._project.cache.has_chunk(ref.digest):
             opened.packs.add(ref.place.pack)
-            self._hopper.begin(("pack", artifact, ref.place.pack), partial(self._fetch_pack, artifact, ref.place.pack))
+            self._hopper.begin(("pack", artifact, ref.place.pack), partial(self._fetch_pack, artifact, ref))
 
     def _fetch_into_memory(self, opened: _OpenFile, ref: ChunkRef) -> bytes:
         content = self._fetch(opened.slot, ref)

@@ -22,7 +22,6 @@ from artifactmount.catalog import Catalog
 from artifactmount.changes import Changes
 from artifactmount.content import ContentReader
 from artifactmount.errors import RefusedError, StagingError
-from artifactmount.fold import LATEST
 from artifactmount.journal import Journal
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
@@ -38,7 +37,7 @@ from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import scan
 from artifactmount.session import Session, complete
 from artifactmount.staging import Listing, Staging
-from artifactmount.state import State, Version
+from artifactmount.state import LATEST, State, Version
 from artifactmount.steps import Local, Steps, drive
 
 #: When a whole manifest is stored beside the delta (design: the chain to read stays short, at a bounded share of the bytes).

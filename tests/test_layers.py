@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 ORDER: tuple[tuple[str, ...], ...] = (
     ("",),
     ("errors",),
-    ("private",),
+    ("private", "plain"),
     ("config", "mountpoint"),
     ("digest", "ranges", "sealed"),
     ("pack", "acts", "rows"),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from artifactmount.cache import DEFAULT_BUDGET, Cache
 from artifactmount.errors import UsageError
+from artifactmount.plain import PlainFormatter
 from artifactmount.progress import Bar, Progress, Silent
 from artifactmount.project import Project, default_cache, default_url, open_store, state_directory
 
@@ -50,7 +51,9 @@ class Settings:
     @contextmanager
     def open(self, *, create: bool = False) -> Iterator[Project]:
         """The project. `create`: make it when the place is empty."""
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="artifactmount: %(message)s")
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(PlainFormatter("artifactmount: %(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[lines])
         store = open_store(self.url)
         cache = Cache(self.cache_path, self.budget)
         try:

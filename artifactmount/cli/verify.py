@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from artifactmount.cli.settings import Settings, progress
-from artifactmount.cli.text import json_option, plural, print_json, size
+from artifactmount.cli.text import json_option, plain, plural, print_json, size
 from artifactmount.errors import UsageError
 from artifactmount.names import parse
 from artifactmount.verify import verify as check
@@ -31,7 +31,7 @@ def verify(settings: Settings, what: str | None, quick: bool, as_json: bool) -> 
         print_json({"packs": report.packs, "bytes": report.bytes, "problems": report.problems})
     else:
         for problem in report.problems:
-            print(problem)
+            print(plain(problem))
         verdict = plural(len(report.problems), "problem") if report.problems else "all good"
         print(f"{plural(report.packs, 'pack')}, {size(report.bytes)} read: {verdict}")
     return int(bool(report.problems))

@@ -43,6 +43,8 @@ _BUSY = (500, 502, 503, 504)
 #: Refusals that say nothing of what became of an earlier attempt, or ask to try again. Every other 4xx was refused before it was done.
 _UNDECIDED = (408, 409, 412, 429)
 _READ_TRIES = 4
+#: So many pages of a listing may bring nothing new.
+_BARREN = 100
 
 
 class S3Store:
@@ -102,6 +104,7 @@ class S3Store:
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"cannot use {self.url}: {error}") from error
         _check_transport(client.meta.endpoint_url)
+        client.meta.events.register("before-parse.s3", _refuse_entities)
         return client
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -130,12 +133,15 @@ class S3Store:
         for attempt in range(_READ_TRIES):
             try:
                 with self._translated(key):
-                    answer = self._client(_READ_TRIES).get_object(**where)
+                    answer: Any = self._client(_READ_TRIES).get_object(**where)
             except _EmptyRangeError:
                 return b""
             try:
                 with self._translated(key):
-                    body = answer["Body"].read()
+                    # A server that ignores ranges sends what stands before, too; no more than that is taken in from any.
+                    most = None if stop is None else stop - start if "ContentRange" in answer else stop
+                    body = answer["Body"].read(most)
+                    answer["Body"].close()
                 return self._checked_range(key, body, answer, start, stop)
             except StoreError:
                 if attempt == _READ_TRIES - 1:
@@ -145,7 +151,8 @@ class S3Store:
     def _checked_range(self, key: str, body: bytes, answer: Any, start: int, stop: int | None) -> bytes:
         """The bytes asked for: a server that ignores ranges sends all of them, one that is wrong is not believed."""
         length = answer.get("ContentLength")
-        if len(body) != length:
+        cut = stop is not None and "ContentRange" not in answer and stop == len(body)  # by us: the server ignored the range
+        if len(body) != length and not cut:
             # Without a length the end of the connection would pass for the end of the value.
             raise StoreError(f"{self.url}/{key}: {len(body)} of {'?' if length is None else length} bytes came")
         if not start and stop is None:
@@ -182,25 +189,34 @@ class S3Store:
                     StartAfter=self.prefix + after if after else "",
                     MaxKeys=min(limit - len(found), _BATCH),
                 )
-                for item in page.get("Contents", []):
-                    key = item["Key"][len(self.prefix) :]
-                    found.append(Listed(key, item["Size"], item["LastModified"].timestamp()))
-                if not page.get("IsTruncated") or not page.get("Contents"):
+                listed = [
+                    Listed(item["Key"][len(self.prefix) :], item["Size"], item["LastModified"].timestamp())
+                    for item in page.get("Contents", [])
+                    if item["Key"].startswith(self.prefix + prefix)
+                ]
+                found += (item for item in listed if item.key > after)  # what stands before was listed, or the listing would have no end
+                if not page.get("IsTruncated") or not found or found[-1].key <= after:
                     break
                 after = found[-1].key
-        return found
+        return found[:limit]
 
     def list_prefixes(self, prefix: str, after: str = "", limit: int = 1000) -> list[str]:
         """See Store."""
         whole, names = self.prefix + check_prefix(prefix), set[str]()
         where: dict[str, Any] = {"StartAfter": whole + after} if after else {}
+        barren = 0
         with self._translated(prefix):
             while limit > 0:
                 page = self._client(_READ_TRIES).list_objects_v2(
                     Bucket=self.bucket, Prefix=whole, Delimiter="/", MaxKeys=min(limit + 1, _BATCH), **where
                 )
-                found = (item["Prefix"][len(whole) : -1] for item in page.get("CommonPrefixes", []))
+                known = len(names)
+                found = (item["Prefix"][len(whole) : -1] for item in page.get("CommonPrefixes", []) if item["Prefix"].startswith(whole))
                 names.update(name for name in found if name > after)
+                if len(names) == known:
+                    barren += 1
+                    if barren == _BARREN:
+                        raise StoreError(f"{self.url}: a listing that has no end")
                 if not page.get("IsTruncated") or (len(names) >= limit and not _may_come_late(sorted(names)[limit - 1], names)):
                     break
                 where = {"ContinuationToken": page["NextContinuationToken"]}
@@ -319,6 +335,8 @@ class S3Store:
                 advice = "are the network, AWS_ENDPOINT_URL and the credentials right?"
                 raise UnreachableError(f"cannot reach {self.url}: {_short(error)}; {advice}") from error
             raise StoreError(f"{self.url}/{key}: {_short(error)}") from error
+        except (LookupError, ValueError, TypeError, AttributeError) as error:  # an answer without what must be in it, or with nonsense
+            raise StoreError(f"{self.url}/{key}: the server's answer makes no sense ({type(error).__name__}: {_short(error)})") from error
 
     def _client_error(self, error: Any, key: str) -> ArtifactError:
         code = _code(error)
@@ -365,6 +383,13 @@ def _sse_fields(sse: ServerSideEncryption | None) -> dict[str, Any]:
     if sse is None:
         return {}
     return {"ServerSideEncryption": sse.algorithm} | ({"SSEKMSKeyId": sse.kms_key} if sse.kms_key else {})
+
+
+def _refuse_entities(response_dict: dict[str, Any], **_: object) -> None:
+    """No S3 answer declares anything: who does has entities that refer to each other, and a few bytes become millions of pieces of text."""
+    body = response_dict.get("body")
+    if isinstance(body, bytes) and b"<!DOCTYPE" in body:
+        raise StoreError("the server's answer declares XML entities, which no answer of S3 does")
 
 
 def _short(error: BaseException) -> str:
