@@ -104,7 +104,6 @@ class S3Store:
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"cannot use {self.url}: {error}") from error
         _check_transport(client.meta.endpoint_url)
-        client.meta.events.register("before-parse.s3", _refuse_entities)
         return client
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -383,13 +382,6 @@ def _sse_fields(sse: ServerSideEncryption | None) -> dict[str, Any]:
     if sse is None:
         return {}
     return {"ServerSideEncryption": sse.algorithm} | ({"SSEKMSKeyId": sse.kms_key} if sse.kms_key else {})
-
-
-def _refuse_entities(response_dict: dict[str, Any], **_: object) -> None:
-    """No S3 answer declares anything: who does has entities that refer to each other, and a few bytes become millions of pieces of text."""
-    body = response_dict.get("body")
-    if isinstance(body, bytes) and b"<!DOCTYPE" in body:
-        raise StoreError("the server's answer declares XML entities, which no answer of S3 does")
 
 
 def _short(error: BaseException) -> str:
