@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from blake3 import blake3
 
@@ -18,7 +19,7 @@ from artifactmount.artifact import Artifact
 from artifactmount.cache import Cache
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card
-from artifactmount.errors import CorruptError, NotFoundError, RefusedError
+from artifactmount.errors import ArtifactError, CorruptError, NotFoundError, RefusedError
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import PACK_BYTES, compress, decode, open_chunk
@@ -152,34 +153,47 @@ class Catalog:
             # A run that went may have been the only one to name a place. Rare (deletions), so the simple way: start again.
             index.reset()
             indexed = set()
+        self.load(version for digest, version in live.items() if digest not in indexed)
         for digest, version in live.items():
             if digest not in indexed:
                 index.add_run(digest, ((chunk.digest, chunk.place) for chunk in self.run(version).all_chunks()))
         return index
 
+    def load(self, versions: Iterable[Version]) -> None:
+        """See to it that the runs of many versions are at hand, several read at once, for whoever goes through them."""
+        missing = [version for version in versions if version.metadata.run not in self._runs]
+        if missing:
+            self._load_all(missing, [version.metadata.run for version in missing])
+
     def forget_dead(self, before: State, after: State, *, chunks: bool) -> None:
         """Drop from the cache what left with the versions deleted between two states: runs, manifests, and with `chunks` their content.
 
-        Content that a live version names stays, as far as its run is known here: what is dropped too much is fetched again.
+        Content that a live version names stays, as far as its run is at hand; the store is asked only for a run that was replaced: it took
+        over what lives on. What is dropped too much is fetched again.
         """
         gone = [v for n, v in before.versions.items() if n not in after.versions or after.versions[n].metadata.run != v.metadata.run]
         dead: set[bytes] = set()
+        for run in filter(None, (self._held(version.metadata.run) for version in gone if chunks)):
+            dead.update(chunk for _, chunk, *_ in run.places())
+        if dead:
+            for n, version in after.versions.items():
+                replaced = n in before.versions and before.versions[n].metadata.run != version.metadata.run
+                with suppress(ArtifactError):  # not to be had now: what it names is dropped, too
+                    live = self.run(version) if replaced else self._held(version.metadata.run)
+                    dead.difference_update(chunk for _, chunk, *_ in (live.places() if live is not None else ()))
+            self._cache.forget_chunks(dead)
         for version in gone:
             for digest in filter(None, (version.metadata.run, version.metadata.full)):
-                run = self._runs.pop(digest, None) or self._cached_run(digest)
-                if chunks and run is not None:
-                    dead.update(chunk for _, chunk, *_ in run.places())
+                self._runs.pop(digest, None)
                 self._cache.forget_file("runs", digest.hex())
             if version.n not in after.versions:
                 chain = [before.versions[n] for n in before.chain(version.n)]
                 self._cache.forget_file("tables", _chain_name(_chain_digests(chain)))
                 self._cache.state_forget(self._card_key(version))
-        if dead:
-            changed = {version.metadata.run for version in before.versions.values()}
-            for version in after.versions.values():
-                run = self.run(version) if version.metadata.run not in changed else self._cached_run(version.metadata.run)
-                dead.difference_update(chunk for _, chunk, *_ in (run.places() if run is not None else ()))
-            self._cache.forget_chunks(dead)
+
+    def _held(self, digest: bytes) -> Run | None:
+        """A run that is at hand without asking the store."""
+        return self._runs.get(digest) or self._cached_run(digest)
 
     def runs(self, state: State, table: Table) -> list[Run]:
         """The runs that a table's rows come from, in the order of its `origins`."""

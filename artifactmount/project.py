@@ -12,7 +12,6 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -24,7 +23,6 @@ from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
 from artifactmount.config import base_folder, read_config
 from artifactmount.errors import (
-    ArtifactError,
     CorruptError,
     DeniedError,
     KeyMissingError,
@@ -207,8 +205,7 @@ class Project:
             return  # another thread was faster
         self._states[name] = state
         if newest is not None:
-            with suppress(ArtifactError):  # what cannot be looked up now is left to the eviction
-                self.catalog(name).forget_dead(newest, state, chunks=not isinstance(self.store, FolderStore))
+            self.catalog(name).forget_dead(newest, state, chunks=not isinstance(self.store, FolderStore))
         self.cache.state_put(self._state_key(name), encode_checkpoint(state))
         try:
             self.pins.advance(name, state.seq, state.digest)

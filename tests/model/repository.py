@@ -17,7 +17,7 @@ from artifactmount.cache import Cache
 from artifactmount.cache.stats import StatCache
 from artifactmount.card import Card
 from artifactmount.catalog import Catalog
-from artifactmount.delete import Deleted, Deletion, delete_all_steps
+from artifactmount.delete import Deleted, Deletion, Still, delete_all_steps
 from artifactmount.digest import content_digest
 from artifactmount.errors import KeyMissingError, NotFoundError, OutcomeUnknownError, RefusedError, StoreError
 from artifactmount.garbage import collect_steps
@@ -192,13 +192,20 @@ class Client:
 
         return repository.world.start(asked.actor, snapshot.steps(self.known), ended)
 
-    def delete(self, numbers: Iterable[int], then: Callable[[Process], None] = lambda _: None, *, delete_aliases: bool = True) -> Process:
-        """Start a deletion of these versions."""
+    def delete(
+        self,
+        numbers: Iterable[int],
+        then: Callable[[Process], None] = lambda _: None,
+        *,
+        delete_aliases: bool = True,
+        still: Still | None = None,
+    ) -> Process:
+        """Start a deletion of these versions; with `still`, only of those that it names then."""
         repository = self._repository
         writer = repository.writer(self.name)
         removal = Removal(writer.actor, frozenset(numbers), delete_aliases)
         repository.removals.append(removal)
-        deletion = Deletion(repository.artifact, self.catalog(), writer, set(numbers), delete_aliases)
+        deletion = Deletion(repository.artifact, self.catalog(), writer, set(numbers), delete_aliases, still)
 
         def ended(process: Process) -> None:
             removal.over, removal.error = True, process.error
