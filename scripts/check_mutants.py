@@ -31,7 +31,7 @@ from tests.mutants import MUTANTS, MisfitError, Mutant
 ROOT = Path(__file__).resolve().parent.parent
 _COPIED = ("artifactmount", "tests", "pyproject.toml")
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - folders of our own are made in it
-_SECONDS = 300  # of one run: an edit may lead into an endless loop
+_SECONDS = 200  # for each test: pytest ends one after two minutes, but an edit may lead into a loop that it cannot end
 #: What shows nothing of the rule: an edit that cannot run, and a test that was too slow, with the edit or because of the machine.
 _NO_KILL = re.compile(r"^(?:E|[ |]+\|) +((Name|UnboundLocal|Import|Attribute|Type)Error|Failed: Timeout)\b", re.MULTILINE)
 
@@ -88,11 +88,11 @@ def run(folder: Path, tests: tuple[str, ...], *, compiled: bool = False) -> Ran:
     """Run tests of a copy. `compiled`: leave the compiled modules there for the next copy of it."""
     environment = os.environ | {"PYTHONPATH": str(folder)} | ({} if compiled else {"PYTHONDONTWRITEBYTECODE": "1"})
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    began = time.monotonic()
+    began, limit = time.monotonic(), _SECONDS * len(tests)
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:
-        return Ran(-1, f"E   not ended after {_SECONDS} s", time.monotonic() - began)
+        return Ran(-1, f"E   not ended after {limit} s", time.monotonic() - began)
     return Ran(done.returncode, done.stdout + done.stderr, time.monotonic() - began)
 
 
