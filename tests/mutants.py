@@ -62,7 +62,7 @@ PROTOCOL = (
     Mutant(
         "liveness-by-digest",
         "a chunk is live where a live run names it; a copy elsewhere does not count",
-        "delete.py",
+        "liveness.py",
         "if d not in after.get(pack, {})}",
         "if all(d not in live for live in after.values())}",
         (_RULES + "test_a_copy_elsewhere_keeps_no_chunk_alive",),
@@ -79,10 +79,10 @@ PROTOCOL = (
     Mutant(
         "rehinted-squash",
         "places are copied as they are; `moved` leads on from them",
-        "delete.py",
+        "liveness.py",
         "runs[n] = _squash_all(waiting)",
         _lines(
-            4,
+            3,
             "run = _squash_all(waiting)",
             "now = [state.resolve(pack) for pack in run.packs]",
             "ids = [*(pack.session.to_bytes(8, 'little') for pack in now), *(pack.number.to_bytes(4, 'little') for pack in now)]",
@@ -145,6 +145,7 @@ PROTOCOL = (
         _lines(
             2,
             "self._deleted = self._told(state, plan)",
+            "from artifactmount.steps import Delete",
             "yield Delete(tuple(self._artifact.pack_key(pack) for pack in plan.dead))",
             "return Commit(",
         ),
@@ -154,7 +155,7 @@ PROTOCOL = (
         "old-plan",
         "after a lost slot all of a deletion is decided again",
         "delete.py",
-        "plan: _Plan = yield Local(lambda: self._plan(state, gone))",
+        "plan: Plan = yield Local(lambda: self._plan(state, gone))",
         "plan = self.__dict__.setdefault('plan', None) or (yield Local(lambda: self._plan(state, gone)))\n        self.plan = plan",
         (_DELETE + "test_another_client_at_every_step_of_a_deletion[adds what comes back]",),
     ),
