@@ -27,8 +27,9 @@ from artifactmount.errors import ArtifactError, RefusedError
 from artifactmount.fuse import Operations
 from artifactmount.mountpoint import Record, mount_at, prepare, within
 from artifactmount.namespace import Namespace
-from artifactmount.project import Project, open_store
+from artifactmount.project import Project, configuration, open_store
 from artifactmount.reader import Hopper, Reader
+from artifactmount.sources.access import Access, Sources
 from artifactmount.store import Store
 from artifactmount.store.folder import FolderStore
 from artifactmount.tree import Tree
@@ -67,15 +68,16 @@ def serve(mount: Mount, ready: Callable[[], None]) -> None:
         prepare(mount.mountpoint)
         store = open_store(mount.url)
         _check_roots(mount, store)
-        cache = Cache(mount.cache, mount.budget)
+        cache, sources = Cache(mount.cache, mount.budget), Sources(Access.of(configuration(os.environ)))
         try:
-            trio.run(_serve, Project(store, cache, mount.state_directory), mount, ready)
+            trio.run(_serve, Project(store, cache, mount.state_directory), sources, mount, ready)
         except BaseExceptionGroup as group:  # what leaves a nursery comes in groups, also when it is one
             ours = group.subgroup(ArtifactError)
             if ours is None:
                 raise
             raise _first(ours) from group
         finally:
+            sources.close()
             cache.close()
 
 
@@ -96,10 +98,11 @@ def _check_roots(mount: Mount, store: Store) -> None:
             raise RefusedError(f"the {what} folder {path} and the mountpoint {mount.mountpoint} must lie apart")
 
 
-async def _serve(project: Project, mount: Mount, ready: Callable[[], None]) -> None:
+async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         hopper, tree = Hopper(nursery), Tree(time.time_ns())
-        operations = Operations(tree, Namespace(project, tree, hopper), Reader(project, hopper), hopper, project.cache)
+        reader = Reader(project, sources, hopper)
+        operations = Operations(tree, Namespace(project, tree, hopper), reader, hopper, project.cache)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:
                 pyfuse3.init(operations, mount.mountpoint, _options(mount))

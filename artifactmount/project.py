@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
@@ -280,15 +280,21 @@ def default_url(environment: Mapping[str, str]) -> str:
     """The project when none is named: the environment's, the config file's, or the embedded default folder."""
     if url := environment.get("ARTIFACTMOUNT_PROJECT"):
         return url
+    return str(configuration(environment).get("project", "")) or os.path.join(
+        _base(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount"
+    )
+
+
+def configuration(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The user's config file; nothing when there is none. Raises UsageError."""
     path = os.path.join(_base(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
     try:
         with open(path, "rb") as file:
-            url = tomllib.load(file).get("project", "")
+            return tomllib.load(file)
     except FileNotFoundError:
-        url = ""
+        return {}
     except (tomllib.TOMLDecodeError, OSError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
-    return str(url) or os.path.join(_base(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount")
 
 
 def default_cache(environment: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from artifactmount.ranges import NUMBER_LIMIT, SESSION_LIMIT, PackId
 from artifactmount.rows import (
     MODES,
     PATH_LIMIT,
+    RECORD_LIMIT,
     ROW_LIMIT,
     SIZE_LIMIT,
     Change,
@@ -359,7 +360,7 @@ def _check_rows(run: Run) -> None:
         elif kind is Kind.SYMLINK:
             good = not (count or mtime) and 0 < target == size <= PATH_LIMIT and run.digest_of(row) == chunk_digest(run.target(row))
         else:
-            good = not count and target > 0 and run.digest_of(row) == chunk_digest(run.target(row))
+            good = not count and 0 < target <= RECORD_LIMIT and run.digest_of(row) == chunk_digest(run.target(row))
         if not good:
             raise CorruptError(f"row {row} of a run contradicts itself")
         chunk += count

@@ -83,7 +83,7 @@ class S3Store:
             client = boto3.session.Session().client("s3", config=config)
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"cannot use {self.url}: {error}") from error
-        _check_transport(client.meta.endpoint_url)
+        check_transport(client.meta.endpoint_url)
         return client
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -283,7 +283,7 @@ def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _check_transport(endpoint: str) -> None:
+def check_transport(endpoint: str) -> None:
     """Content may not travel in clear: plain http only to this machine, or where the user says so."""
     parts = urlsplit(endpoint)
     if parts.scheme == "https" or os.environ.get("ARTIFACTMOUNT_ALLOW_HTTP") == "1":
