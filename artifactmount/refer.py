@@ -280,6 +280,7 @@ class Referring:
 
     def __init__(self, artifact: Artifact, catalog: Catalog, writer: Writer, options: Options, change: Addition | Removal) -> None:
         self._artifact, self._catalog, self._writer, self._options, self._change = artifact, catalog, writer, options, change
+        self._decided: tuple[int | None, Table, RunBuilder] | None = None
         self.begin_anew(artifact.empty())
 
     def begin_anew(self, state: State) -> None:
@@ -299,11 +300,14 @@ class Referring:
         return (yield from self._proposal.commit())
 
     def on(self, state: State) -> Steps[tuple[Table, RunBuilder]]:
-        """See Tree."""
+        """See Tree. Decided again only when the newest version is another: opening a session loses a slot, and changes nothing."""
+        if self._decided is not None and self._decided[0] == state.highest:
+            return self._decided[1:]
         base: Table = yield Local(lambda: self._catalog.newest(state))
         runs: list[Run] = yield Local(lambda: self._catalog.runs(state, base))
         builder: RunBuilder = yield Local(lambda: self._change.edit(base, runs).against(base))
         table: Table = yield Local(lambda: changed_by(base, builder))
+        self._decided = state.highest, table, builder
         return table, builder
 
     def upload(self, builder: RunBuilder, needed: set[bytes]) -> Steps[None]:

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from artifactmount.errors import NotFoundError, RefusedError, SourceDeniedError, SourceError, UsageError
@@ -134,9 +135,13 @@ class _Changed(Exception):  # noqa: N818
 def _connect(bucket: str, how: Bucket) -> S3Client:
     # Imported here: boto3 costs 0.25 s and 25 MB, and most commands never need it.
     import boto3
+    import botocore.session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    core = botocore.session.Session(profile=how.profile)
+    # The library's own parser of times takes half of the time of a listing.
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
     endpoint = how.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = Config(
         connect_timeout=_CONNECT,
@@ -148,7 +153,7 @@ def _connect(bucket: str, how: Bucket) -> S3Client:
         s3={"addressing_style": "path"} if endpoint else {},
     )
     try:
-        client: S3Client = boto3.session.Session(profile_name=how.profile).client("s3", endpoint_url=how.endpoint, config=config)
+        client: S3Client = boto3.session.Session(botocore_session=core).client("s3", endpoint_url=how.endpoint, config=config)
     except (BotoCoreError, ValueError) as error:
         raise UsageError(f"cannot use s3://{bucket}: {error}") from error
     check_transport(client.meta.endpoint_url)
@@ -162,6 +167,19 @@ def _listed(client: S3Client, bucket: str, prefix: str) -> Iterator[Any]:
         return
     for versions in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
         yield from (item for item in versions.get("Versions", []) if item["IsLatest"])
+
+
+def _time(value: Any) -> datetime:
+    from botocore.utils import parse_timestamp
+
+    try:
+        found = datetime.fromisoformat(value)
+        if found.tzinfo is not None:
+            return found
+    except (TypeError, ValueError):
+        pass
+    parsed: datetime = parse_timestamp(value)
+    return parsed
 
 
 def _versioned(client: S3Client, bucket: str) -> bool:
