@@ -32,8 +32,7 @@ from artifactmount.rows import Change, Kind, is_executable, kind_of, mode_of, pa
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.session import Session, complete
-from artifactmount.sources import changed
-from artifactmount.sources.access import Sources
+from artifactmount.sources import Source, changed
 from artifactmount.state import State
 from artifactmount.steps import Local, Steps, drive
 
@@ -56,7 +55,7 @@ class _Content:
     chunk_digests: bytes
 
 
-def vendor(project: Project, sources: Sources, reference: Reference, options: Options, progress: Progress | None = None) -> Result:
+def vendor(project: Project, sources: Source, reference: Reference, options: Options, progress: Progress | None = None) -> Result:
     """Make a version in which the references of another (default: the newest) are files of its own.
 
     Raises NotFoundError; SourceChangedError, SourceError when a source is not what was recorded (then nothing changes); RefusedError,
@@ -85,7 +84,7 @@ class Vendoring:
         self,
         artifact: Artifact,
         catalog: Catalog,
-        sources: Sources,
+        sources: Source,
         reference: Reference,
         options: Options,
         writer: Writer,
