@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import md5
 
 from hypothesis import given, note, settings
@@ -91,11 +90,17 @@ class Play:
     source: MemorySource = field(default_factory=MemorySource)
 
     # -- what is done --------------------------------------------------------------------------------------------------------------
-    def start(self, client: Client, jobs: list[Job], _: Process | None = None) -> None:
+    def start(self, client: Client, jobs: list[Job]) -> None:
         """Let a client do its jobs, one process after the other."""
         if not jobs:
             return
-        job, then = jobs[0], partial(self.start, client, jobs[1:])
+        job = jobs[0]
+
+        def then(process: Process) -> None:
+            allowed = StoreError | NotFoundError | RefusedError
+            assert process.error is None or isinstance(process.error, allowed), repr(process.error)
+            self.start(client, jobs[1:])
+
         if job.what == "delete":
             client.delete(job.numbers, then)
         elif job.what == "snapshot":
@@ -113,8 +118,6 @@ class Play:
                     client.restart()
                 elif process.result is not None:
                     client.known = process.result[0]
-                allowed = StoreError | NotFoundError | RefusedError
-                assert process.error is None or isinstance(process.error, allowed), repr(process.error)
                 then(process)
 
             self.repo.world.start(writer.actor, work.steps(client.known), ended)
