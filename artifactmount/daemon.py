@@ -101,7 +101,7 @@ def _check_roots(mount: Mount, store: Store) -> None:
 async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         hopper, tree = Hopper(nursery), Tree(time.time_ns())
-        reader = Reader(project, sources, hopper)
+        reader = Reader(project, hopper, sources)
         operations = Operations(tree, Namespace(project, tree, hopper), reader, hopper, project.cache)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:

@@ -31,7 +31,7 @@ from artifactmount.ranges import PackId
 from artifactmount.reference import Referent
 from artifactmount.rows import Kind, child_key, is_executable, path_of, show_path
 from artifactmount.run import ChunkRef, Run
-from artifactmount.sources.access import Sources
+from artifactmount.sources.access import Access, Sources
 from artifactmount.state import State, Version
 from artifactmount.target import Part, Target
 
@@ -93,10 +93,10 @@ class _Referenced:
 
 def download(
     project: Project,
-    sources: Sources,
     reference: Reference,
     path: str,
     *,
+    sources: Sources | None = None,
     overwrite: bool = False,
     allow_missing: bool = False,
     progress: Progress | None = None,
@@ -105,7 +105,7 @@ def download(
 
     What is there and right stays untouched; what is not of the version stays, too. Raises NotFoundError; RefusedError when a file that is
     there differs and `overwrite` is not given (then nothing was written); CorruptError; StoreError; SourceError naming the reference whose
-    source cannot be had (`allow_missing`: one that is gone, changed or denied is skipped).
+    source cannot be had (`allow_missing`: one that is gone, changed or denied is skipped). Without `sources` no reference is followed.
     """
     catalog = project.catalog(reference.artifact)
 
@@ -118,7 +118,9 @@ def download(
     rows = list(_ranges(table, reference))
     project.check_apart(os.path.realpath(path))
     with Target(path) as target:
-        download_ = _Download(project, sources, reference.artifact, state, table, runs, target, progress or Silent(), allow_missing)
+        download_ = _Download(
+            project, sources or Sources(Access(())), reference.artifact, state, table, runs, target, progress or Silent(), allow_missing
+        )
         wanted = download_.compare(rows, overwrite)
         download_.write(wanted)
     return Downloaded(version.n, target.path, download_.written, download_.kept, download_.bytes, tuple(download_.skipped))

@@ -34,7 +34,7 @@ def download(settings: Settings, what: str, folder: str | None, overwrite: bool,
         version = resolve(project.existing(reference.artifact), reference)
         reference = replace(reference, version=f"v{version.n}")
         path = os.path.join("artifacts", f"{reference.artifact}:v{version.n}") if folder is None else folder
-        done = fetch(project, sources, reference, path, overwrite=overwrite, allow_missing=allow_missing, progress=progress())
+        done = fetch(project, reference, path, sources=sources, overwrite=overwrite, allow_missing=allow_missing, progress=progress())
     for line in done.skipped:
         print(f"artifactmount: skipped {plain(line)}", file=sys.stderr)
     if as_json:

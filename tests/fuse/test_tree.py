@@ -25,7 +25,6 @@ from artifactmount.pack import PACK_BYTES
 from artifactmount.project import Project
 from artifactmount.reader import Hopper, Reader
 from artifactmount.snapshot import Options, take
-from artifactmount.sources.access import Access, Sources
 from artifactmount.store import Listed, Store
 from artifactmount.store.memory import MemoryStore
 from artifactmount.tree import ROOT_INODE, ArtifactDirectory, Attributes, Directory, File, Link, NamespaceRoot, Tree, as_directory
@@ -119,8 +118,7 @@ class Eyes:
 
     def __init__(self, world: World, nursery: trio.Nursery) -> None:
         self.hopper, self.tree = Hopper(nursery), Tree(1)
-        self.namespace = Namespace(world.reader, self.tree, self.hopper)
-        self.reader = Reader(world.reader, Sources(Access()), self.hopper)
+        self.namespace, self.reader = Namespace(world.reader, self.tree, self.hopper), Reader(world.reader, self.hopper)
 
     async def look(self, artifact: str, version: str, *names: str) -> Attributes:
         """What stands at a path."""

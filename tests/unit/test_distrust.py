@@ -16,7 +16,6 @@ from artifactmount.errors import RefusedError, UsageError
 from artifactmount.names import parse
 from artifactmount.project import Project, open_store
 from artifactmount.snapshot import Options, take
-from artifactmount.sources.access import Access, Sources
 from artifactmount.verify import verify
 
 
@@ -121,7 +120,7 @@ def test_nothing_is_downloaded_into_the_project_or_the_cache(machine: Machine, w
     machine.snapshot()
     with machine.open() as project:
         with pytest.raises(RefusedError, match="lies in the"):
-            download(project, Sources(Access()), parse("pets"), str(machine.folder / where), overwrite=True)
+            download(project, parse("pets"), str(machine.folder / where), overwrite=True)
         assert verify(project, None).problems == []
 
 
