@@ -39,7 +39,7 @@ def download(settings: Settings, what: str, folder: str | None, overwrite: bool,
         print(f"artifactmount: skipped {plain(line)}", file=sys.stderr)
     if as_json:
         facts = {"version": f"v{done.version}", "path": done.path, "written": done.written, "kept": done.kept, "bytes": done.bytes}
-        print_json({**facts, "skipped": done.skipped})
+        print_json(facts | ({"skipped": done.skipped} if allow_missing else {}))
     else:
         said = f"{plural(done.written, 'file')} ({size(done.bytes)}) written, {done.kept} kept"
         print(f"{reference.artifact}:v{done.version}  {said}  {path}")

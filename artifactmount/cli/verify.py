@@ -29,8 +29,8 @@ def verify(settings: Settings, what: str | None, quick: bool, ask_sources: bool,
     with settings.open() as project, settings.sources() as sources:
         report = check(project, reference, progress(), quick=quick, sources=sources if ask_sources else None)
     if as_json:
-        facts = {"packs": report.packs, "bytes": report.bytes, "references": report.references if ask_sources else 0}
-        print_json({**facts, "problems": report.problems})
+        facts = {"packs": report.packs, "bytes": report.bytes, "problems": report.problems}
+        print_json(facts | ({"references": report.references} if ask_sources else {}))
     else:
         for problem in report.problems:
             print(plain(problem))
