@@ -43,6 +43,7 @@ from artifactmount.steps import Local, Steps, drive
 
 MAX_OBJECTS = 1_000_000
 _MODE = mode_of(Kind.REFERENCE)
+_TIME_LIMIT = 1 << 63  # what a row holds; a source may say anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ class Rows:
             raise RefusedError(f"cannot be referenced: {show_path(path_of(key, name))} would be there twice")
         if not 0 <= found.size < SIZE_LIMIT:
             raise RefusedError(f"cannot be referenced: {found.referent.uri} says it has {found.size} bytes")
-        rows[name] = Row(found.size, found.mtime, found.referent.encode())
+        mtime = found.mtime if abs(found.mtime) < _TIME_LIMIT else 0
+        rows[name] = Row(found.size, mtime, found.referent.encode())
         self.count += 1
 
     def _place(self, found: Found) -> tuple[bytes, bytes]:

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from artifactmount.errors import SourceDeniedError, UsageError
-from artifactmount.reference import Referent, leads_into, scheme_of
+from artifactmount.errors import RefusedError, SourceDeniedError, UsageError
+from artifactmount.reference import Referent, leads_into, normal_uri, scheme_of
 from artifactmount.sources import Found, Source
 from artifactmount.sources.disk import DiskSource
 from artifactmount.sources.s3 import Bucket, S3Source
 from artifactmount.sources.web import WebSource
 
-_DEFAULT = ("s3://",)
+_DEFAULT: tuple[str, ...] = ("s3://",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Access:
             if name == "allow":
                 if not isinstance(value, list) or not all(isinstance(prefix, str) and "://" in prefix for prefix in value):
                     raise UsageError('`references.allow` in the config file is a list of prefixes, such as ["s3://", "file:///data/"]')
-                allowed = tuple(value)
+                allowed = tuple(map(_prefix, value))
             elif isinstance(value, dict) and value.keys() <= {"profile", "endpoint"} and all(isinstance(v, str) for v in value.values()):
                 buckets[name] = Bucket(value.get("profile"), value.get("endpoint"))
             else:
@@ -48,6 +48,14 @@ class Access:
     def allows(self, uri: str) -> bool:
         """Whether a reference there may be followed."""
         return any(leads_into(uri, prefix) for prefix in self.allowed)
+
+
+def _prefix(text: str) -> str:
+    """The beginning of URIs that a user allows, in the form that these have. Raises UsageError."""
+    scheme, _, rest = text.partition("://")
+    if not rest.strip("/"):
+        return f"{scheme.lower()}://"
+    return normal_uri(text if "/" in rest or scheme.lower() not in ("http", "https") else text + "/")
 
 
 class Sources:
@@ -61,6 +69,8 @@ class Sources:
     def find(self, uri: str, *, checksum: bool = True) -> Iterator[Found]:
         """See Source; the user named this one. `checksum=False`: nothing is kept that would tell a change (but the size)."""
         for found in self._sources[scheme_of(uri)].find(uri):
+            if checksum and not found.referent.checked:
+                raise RefusedError(f"{uri} has no ETag and no time of modification; --no-checksum takes it by its size alone")
             yield found if checksum else replace(found, referent=Referent(found.referent.uri))
 
     def allows(self, uri: str) -> bool:

@@ -82,7 +82,10 @@ class DiskSource:
     @staticmethod
     def _open(referent: Referent) -> int:
         path = path_of_uri(referent.uri)
-        check_apart(os.fsdecode(path))  # a file of a mount that refers to itself would wait for itself
+        try:
+            check_apart(os.fsdecode(path))  # a file of a mount that refers to itself would wait for itself
+        except RefusedError as error:
+            raise SourceDeniedError(f"{referent.uri}: {error}") from None
         key, _, name = key_of(path[1:]).rpartition(b"\0")
         root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         folders = Folders(root)

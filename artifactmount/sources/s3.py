@@ -75,7 +75,7 @@ class S3Source:
                     if not below:
                         raise RefusedError(f"cannot be referenced: {prefix}{item['Key']} ends with a slash and is not empty")
                     # The null version of a bucket that was versioned later is one like any other.
-                    referent = Referent(prefix + item["Key"], _bare(item["ETag"]), item.get("VersionId"))
+                    referent = Referent(prefix + item["Key"], _bare(item.get("ETag", "")), item.get("VersionId"))
                     yield Found(below.encode(), referent, item["Size"], int(item["LastModified"].timestamp()) * 10**9)
         except _Missing:
             raise NotFoundError(f"no bucket {bucket}") from None
@@ -116,7 +116,7 @@ class S3Source:
                 answer = self._client(where["Bucket"]).head_object(**where)
         except _Missing:
             raise gone(referent) from None
-        _compare(referent, size, answer["ETag"], answer["ContentLength"])
+        _compare(referent, size, answer.get("ETag", ""), answer["ContentLength"])
 
     def close(self) -> None:
         """See Source."""
@@ -193,7 +193,7 @@ def _versioned(client: S3Client, bucket: str) -> bool:
 
 
 def _found_alone(uri: str, answer: Any) -> Found:
-    referent = Referent(uri, _bare(answer["ETag"]), answer.get("VersionId"))
+    referent = Referent(uri, _bare(answer.get("ETag", "")), answer.get("VersionId"))
     return Found(b"", referent, answer["ContentLength"], int(answer["LastModified"].timestamp()) * 10**9)
 
 
@@ -218,11 +218,11 @@ def _checked(referent: Referent, size: int, start: int, stop: int, answer: Any, 
     sent = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
     if sent is not None:
         first, last, total = map(int, sent.groups())
-        _compare(referent, size, answer["ETag"], total)
+        _compare(referent, size, answer.get("ETag", ""), total)
         if (first, last) == (start, stop - 1) and len(content) == stop - start:
             return content
     elif (start, stop) == (0, size):
-        _compare(referent, size, answer["ETag"], answer["ContentLength"])
+        _compare(referent, size, answer.get("ETag", ""), answer["ContentLength"])
         if len(content) == size:
             return content
     raise SourceError(f"{referent.uri}: asked for bytes {start} to {stop}, got {len(content)} bytes, {answer.get('ContentRange')}")

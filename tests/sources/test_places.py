@@ -143,6 +143,7 @@ def test_without_an_etag_the_time_has_to_do(web: WebPlace, sources: Sources) -> 
         sources.read(found.referent, 3, 1, 3)
     with pytest.raises(RefusedError, match="--no-checksum"):
         only(sources, f"{web.host}/bare/x")
+    assert only(sources, f"{web.host}/bare/x", checksum=False).referent == Referent(f"{web.host}/bare/x")
 
 
 def test_a_server_without_ranges_will_do_for_a_block(web: WebPlace, sources: Sources) -> None:

@@ -192,7 +192,21 @@ def test_what_the_config_file_allows() -> None:
     access = Access.of({"references": {"allow": ["file:///data"], "my-bucket": {"profile": "hospital"}}})
     assert access.buckets == {"my-bucket": Bucket("hospital")}
     assert access.allows("file:///data/x") and not access.allows("s3://bucket/x") and not access.allows("http://169.254.169.254/")
-    for wrong in (5, {"allow": "s3://"}, {"allow": ["/data"]}, {"my-bucket": 5}, {"my-bucket": {"password": "x"}}, {"b": {"profile": 5}}):
+    assert Access.of({"references": {"allow": ["file:///", "S3://bucket", "file:///my data/", "https://Example.org"]}}).allowed == (
+        "file://",
+        "s3://bucket",
+        "file:///my%20data",
+        "https://example.org/",
+    )
+    for wrong in (
+        5,
+        {"allow": "s3://"},
+        {"allow": ["file://../x"]},
+        {"allow": ["/data"]},
+        {"my-bucket": 5},
+        {"my-bucket": {"password": "x"}},
+        {"b": {"profile": 5}},
+    ):
         with pytest.raises(UsageError):
             Access.of({"references": wrong})
 
