@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from artifactmount.errors import NotFoundError, RefusedError, SourceDeniedError, SourceError, UsageError
+from artifactmount.errors import NotFoundError, RefusedError, SourceChangedError, SourceDeniedError, SourceError, UsageError
 from artifactmount.reference import Referent, bucket_and_key
 from artifactmount.sources import Found, changed, gone
 from artifactmount.store.s3 import check_transport
@@ -94,18 +94,17 @@ class S3Source:
                     answer = client.get_object(**where, Range=f"bytes={start}-{stop - 1}")
                     with contextlib.closing(answer["Body"]) as body:
                         content: bytes = body.read(stop - start + 1)
+                return _checked(referent, size, start, stop, answer, content)
             except _Missing:
                 raise gone(referent) from None
             except _Changed:
                 self.check(referent, size)  # tells what it is now
                 raise changed(referent, referent.etag, "another") from None
-            except SourceDeniedError:
+            except (SourceDeniedError, SourceChangedError):
                 raise
-            except SourceError:
+            except SourceError:  # a body cut short, say: other errors the library has tried to get over already
                 if attempt == _TRIES - 1:
                     raise
-                continue
-            return _checked(referent, size, start, stop, answer, content)
         raise AssertionError("unreachable")
 
     def check(self, referent: Referent, size: int) -> None:

@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from artifactmount.errors import NotFoundError, RefusedError, SourceDeniedError, SourceError, UsageError
+from artifactmount.errors import NotFoundError, RefusedError, SourceChangedError, SourceDeniedError, SourceError, UsageError
 from artifactmount.reference import BLOCK, Referent, normal_uri
 from artifactmount.rows import SIZE_LIMIT
 from artifactmount.sources import Found, changed, gone
@@ -54,10 +54,10 @@ class WebSource:
         for attempt in range(_TRIES):
             try:
                 return self._read(referent, size, start, stop)
-            except SourceDeniedError:
+            except (SourceDeniedError, SourceChangedError):
                 raise
-            except SourceError as error:
-                if attempt == _TRIES - 1 or error.exit_code != SourceError.exit_code:
+            except SourceError:
+                if attempt == _TRIES - 1:
                     raise
         raise AssertionError("unreachable")
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from hashlib import md5
 from pathlib import Path
 
 import pytest
 
 from artifactmount.errors import NotFoundError, RefusedError, SourceChangedError, SourceDeniedError, SourceError
 from artifactmount.reference import BLOCK, Referent
+from artifactmount.sources import Found
 from artifactmount.sources.access import Access, Sources
 from artifactmount.sources.s3 import Bucket
 from tests.sources.places import BucketPlace, FolderPlace, WebPlace
-from tests.sources.test_contract import only
+from tests.sources.test_contract import CONTENT, only
+from tests.store.faults import Fault, Proxy, Rule, proxy
 from tests.store.servers import Server
 
 
@@ -82,6 +86,42 @@ def test_a_bucket_has_an_endpoint_and_a_profile_of_its_own(
     sources = Sources(Access(buckets={bucket.bucket: Bucket("hospital", s3_environment.endpoint)}))
     assert sources.read(only(sources, bucket.uri("x")).referent, 1, 0, 1) == b"x"
     sources.close()
+
+
+@pytest.fixture
+def network(bucket: BucketPlace, s3_environment: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What is between our code and the bucket."""
+    with proxy(s3_environment.endpoint) as made:
+        for name, value in s3_environment.environment(made.endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+def test_a_body_cut_short_is_asked_for_again(bucket: BucketPlace, sources: Sources, network: Proxy) -> None:
+    bucket.put("x", CONTENT)
+    found = Found(b"", Referent(bucket.uri("x"), md5(CONTENT, usedforsecurity=False).hexdigest()), len(CONTENT), 0)
+    cut = network.add(Rule(Fault.CUT_BODY, "GET", "/x", times=2))
+    assert sources.read(found.referent, found.size, 5, 100_000) == CONTENT[5:100_000]
+    assert cut.hurt == 2
+    network.add(Rule(Fault.CUT_BODY, "GET", "/x"))
+    with pytest.raises(SourceError):
+        sources.read(found.referent, found.size, 5, 100_000)
+
+
+@pytest.mark.parametrize("header", ["If-Match", "Range"])
+def test_a_server_that_ignores_what_it_was_asked_is_not_believed(
+    bucket: BucketPlace, sources: Sources, network: Proxy, header: str
+) -> None:
+    bucket.put("x", CONTENT)
+    found = Found(b"", Referent(bucket.uri("x"), md5(CONTENT, usedforsecurity=False).hexdigest()), len(CONTENT), 0)
+    network.add(Rule(Fault.WITHOUT_HEADER, "GET", header=header))
+    if header == "Range":
+        with pytest.raises(SourceError, match="asked for bytes 5 to 9"):
+            sources.read(found.referent, found.size, 5, 9)
+        assert sources.read(found.referent, found.size, 0, found.size) == CONTENT
+    bucket.put("x", CONTENT[::-1])
+    with pytest.raises(SourceChangedError):
+        sources.read(found.referent, found.size, 5, 9)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------------------
