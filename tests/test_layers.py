@@ -70,6 +70,8 @@ LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "botocore*"),
     ("sources.s3", "boto3*"),
     ("sources.s3", "botocore*"),
+    ("sources.web", "urllib3*"),
+    ("sources.web", "urllib.request*"),
     ("progress", "tqdm*"),
     ("cli", f"{PACKAGE}*"),
     ("cli.*", f"{PACKAGE}*"),

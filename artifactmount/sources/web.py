@@ -9,25 +9,24 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
-
-import urllib3
-from urllib3.exceptions import HTTPError
 
 from artifactmount.errors import NotFoundError, RefusedError, SourceChangedError, SourceDeniedError, SourceError, UsageError
 from artifactmount.reference import BLOCK, Referent, normal_uri
 from artifactmount.rows import SIZE_LIMIT
 from artifactmount.sources import Found, changed, gone
 
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse as Answer
+    from urllib3 import PoolManager
+
 _TRIES = 3
 _REDIRECTS = 5
-_TIMEOUT = urllib3.Timeout(connect=5, read=30)
+_CONNECT, _READ = 5, 30  # seconds
 _POOL = 16
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
 _LENGTH = re.compile(r"\d{1,19}")
-
-Answer = urllib3.BaseHTTPResponse
 
 
 class WebSource:
@@ -35,7 +34,7 @@ class WebSource:
 
     def __init__(self, allowed: Callable[[str], bool]) -> None:
         self._allowed = allowed
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._pools: dict[str | None, PoolManager] = {}
 
     def find(self, uri: str) -> Iterator[Found]:
         """See Source."""
@@ -87,6 +86,8 @@ class WebSource:
     @contextmanager
     def _asked(self, uri: str, start: int, stop: int) -> Iterator[Answer]:
         """The answer to a request for a range, its body not read yet; redirects followed. Raises SourceError, SourceDeniedError."""
+        from urllib3.exceptions import HTTPError
+
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         at = uri
         try:
@@ -108,12 +109,17 @@ class WebSource:
         except (HTTPError, OSError, ValueError) as error:
             raise SourceError(f"{uri}: {' '.join(str(error).split())[:300]}") from error
 
-    def _pool(self, uri: str) -> urllib3.PoolManager:
-        parts = urlsplit(uri)
+    def _pool(self, uri: str) -> PoolManager:
+        # Imported here, as it brings TLS along, which most commands never need.
+        from urllib.request import getproxies, proxy_bypass
+
+        import urllib3
+
+        parts, timeout = urlsplit(uri), urllib3.Timeout(connect=_CONNECT, read=_READ)
         proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
         if proxy not in self._pools:
-            made = urllib3.ProxyManager(proxy, maxsize=_POOL, timeout=_TIMEOUT) if proxy else None
-            self._pools[proxy] = made or urllib3.PoolManager(maxsize=_POOL, timeout=_TIMEOUT)
+            made = urllib3.ProxyManager(proxy, maxsize=_POOL, timeout=timeout) if proxy else None
+            self._pools[proxy] = made or urllib3.PoolManager(maxsize=_POOL, timeout=timeout)
         return self._pools[proxy]
 
     def _redirected(self, uri: str, at: str, target: str) -> str:
