@@ -6,6 +6,7 @@ can serve one version for another, however old the state is that it is asked wit
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from artifactmount.artifact import Artifact
 from artifactmount.cache import Cache
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card
-from artifactmount.errors import CorruptError, NotFoundError
+from artifactmount.errors import CorruptError, NotFoundError, RefusedError
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import PACK_BYTES, compress, decode, open_chunk
@@ -33,6 +34,7 @@ PIECE = 4 << 20
 RATIO_LIMIT = 256
 _PARALLEL = 8
 _MAPPED = 1 << 20
+_SPARE = 64 << 20
 
 
 def read_in_place(path: str) -> memoryview:
@@ -57,13 +59,18 @@ class Catalog:
         """Note and metadata of a version. Raises KeyMissingError when a newer state no longer has it, CorruptError."""
         key = self._card_key(version)
         cached = self._cache.state_get(key)
-        if cached is None:
-            cached = self.read_stored(version)[0]
-            self._cache.state_put(key, cached)
-        return Card.decode(cached)
+        if cached is not None:
+            with contextlib.suppress(CorruptError):  # the cache proves nothing
+                return Card.decode(cached)
+        stored = self.read_stored(version)[0]
+        card = Card.decode(stored)
+        self._cache.state_put(key, stored)
+        return card
 
     def _card_key(self, version: Version) -> bytes:
-        return b"card" + blake3(f"{self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}".encode()).digest()
+        # With the place, as nothing in the log proves a card: a store that calls itself another project must not answer for that one.
+        where = f"{self._store.place} {self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}"
+        return b"card" + blake3(where.encode("utf-8", "surrogateescape")).digest()
 
     def run(self, version: Version) -> Run:
         """The delta of a version against the live version before it."""
@@ -217,20 +224,34 @@ class Catalog:
         """
         metadata = version.metadata
         wanted = metadata.run_length + metadata.full_length
-        pieces: list[bytes] = []
-        total = 0
+        if len(metadata.packs) > 3 + wanted // PIECE:  # a card, and the pieces of two runs: a range could name 10^8 packs
+            raise CorruptError(f"{self.artifact.name}: the metadata of a version lies in more packs than it has pieces")
+        card: bytes | None = None
+        columns = bytearray()  # grows with what came, never on the word of a length
         for pack in metadata.packs:
             stored = self._store.get(self.artifact.pack_key(pack), 0, PACK_BYTES)
             for row in decode(stored):
-                if row.plain > max(RATIO_LIMIT * row.stored, 4096) or total > wanted + (1 << 20):
+                if row.plain > max(RATIO_LIMIT * row.stored, 4096) or len(columns) + (row.plain if card is not None else 0) > wanted:
                     raise CorruptError(f"{self.artifact.pack_key(pack)} holds more than its version says")
-                pieces.append(open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest))
-                total += row.plain
-        card, columns = pieces[0] if pieces else b"", b"".join(pieces[1:])
-        delta, full = columns[: metadata.run_length], columns[metadata.run_length :]
+                piece = open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest)
+                if card is None:
+                    card = piece
+                else:
+                    _check_room(len(columns), self.artifact.name)
+                    columns += piece
+        card = card or b""
+        delta, full = bytes(memoryview(columns)[: metadata.run_length]), bytes(memoryview(columns)[metadata.run_length :])
         if len(columns) != wanted or blake3(delta).digest() != metadata.run or (full and blake3(full).digest() != metadata.full):
             raise CorruptError(f"{self.artifact.name}: the metadata of a version is not what its log says")
         return card, delta, full
+
+
+def _check_room(held: int, name: str) -> None:
+    """Refuse a run for which there is no memory: a small one may unpack to 256 times its size, and more of them may follow."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo", "rb") as file:
+        free = next((int(line.split()[1]) << 10 for line in file if line.startswith(b"MemAvailable:")), 1 << 62)
+        if free < held + _SPARE:  # it is copied once when it is whole
+            raise RefusedError(f"{name}: a version's list of files takes more memory than this machine has left ({held:,} bytes and more)")
 
 
 def _chain_digests(chain: list[Version]) -> list[bytes]:

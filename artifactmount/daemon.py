@@ -23,11 +23,14 @@ import pyfuse3
 import trio
 
 from artifactmount.cache import Cache
+from artifactmount.config import read_config
 from artifactmount.errors import ArtifactError, RefusedError
 from artifactmount.fuse import Operations
-from artifactmount.mountpoint import Record, mount_at, prepare, within
+from artifactmount.mountpoint import Record, check_allow_other, mount_at, prepare, within
 from artifactmount.namespace import Namespace
-from artifactmount.project import Project, configuration, open_store
+from artifactmount.plain import PlainFormatter
+from artifactmount.private import make_folder
+from artifactmount.project import Project, open_store
 from artifactmount.reader import Hopper, Reader
 from artifactmount.sources.access import Access, Sources
 from artifactmount.store import Store
@@ -43,7 +46,10 @@ _LOG_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What to mount where. `mountpoint` is absolute, links resolved; `budget` is the cache's, in bytes."""
+    """What to mount where. `mountpoint` is absolute, links resolved; `budget` is the cache's, in bytes.
+
+    `uid` and `gid`: whose the files are shown to be, of this process where None; `umask`: the permission bits they are shown without.
+    """
 
     url: str
     cache: str
@@ -51,6 +57,9 @@ class Mount:
     mountpoint: str
     state_directory: str
     allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
 
     @property
     def record(self) -> Record:
@@ -64,11 +73,13 @@ def serve(mount: Mount, ready: Callable[[], None]) -> None:
     Raises ArtifactError when the project cannot be opened or nothing can be mounted there.
     """
     _raise_open_files()
+    if mount.allow_other:
+        check_allow_other()
     with mount.record.held(mount.url):
         prepare(mount.mountpoint)
         store = open_store(mount.url)
         _check_roots(mount, store)
-        cache, sources = Cache(mount.cache, mount.budget), Sources(Access.of(configuration(os.environ)))
+        cache, sources = Cache(mount.cache, mount.budget), Sources(Access.of(read_config(os.environ).references))
         try:
             trio.run(_serve, Project(store, cache, mount.state_directory), sources, mount, ready)
         except BaseExceptionGroup as group:  # what leaves a nursery comes in groups, also when it is one
@@ -103,6 +114,7 @@ async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callab
         hopper, tree = Hopper(nursery), Tree(time.time_ns())
         reader = Reader(project, hopper, sources)
         operations = Operations(tree, Namespace(project, tree, hopper), reader, hopper, project.cache)
+        operations.show_as(mount.uid, mount.gid, mount.umask)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:
                 pyfuse3.init(operations, mount.mountpoint, _options(mount))
@@ -146,7 +158,7 @@ def _raise_read_ahead(mountpoint: str) -> None:
 def start(mount: Mount) -> None:
     """Mount in the background; returns when the tree can be listed. Raises what `serve` raises."""
     record = mount.record
-    os.makedirs(os.path.dirname(record.log), mode=0o700, exist_ok=True)
+    make_folder(os.path.dirname(record.log))
     with suppress(FileNotFoundError):
         if os.stat(record.log).st_size > _LOG_LIMIT:
             os.replace(record.log, record.log + ".1")
@@ -205,7 +217,9 @@ def leave(code: int) -> NoReturn:
 
 def log_to(stream: object) -> None:
     """Send warnings, and what the daemon tells of itself, to a stream, a line each."""
-    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")  # type: ignore[call-overload]
+    lines = logging.StreamHandler(stream)  # type: ignore[call-overload]
+    lines.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
     for chatty in ("botocore", "boto3", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

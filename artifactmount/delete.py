@@ -18,7 +18,6 @@ from artifactmount.acts import Act, Close, Commit, Counts, DeleteArtifact, Delet
 from artifactmount.artifact import Artifact, Writer, append, finish_trash, head
 from artifactmount.catalog import Catalog
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, RefusedError, StoreError
-from artifactmount.fold import LATEST
 from artifactmount.pack import PACK_BYTES, PACK_LIMIT, PackBuilder, decode
 from artifactmount.packer import Packer
 from artifactmount.project import Project
@@ -26,7 +25,7 @@ from artifactmount.ranges import PackId, PackRanges
 from artifactmount.run import Run
 from artifactmount.session import Session, complete
 from artifactmount.squash import squash
-from artifactmount.state import State, Version
+from artifactmount.state import LATEST, State, Version
 from artifactmount.steps import Delete, GetMany, ListKeys, Local, Steps, drive
 from artifactmount.store import Listed
 
@@ -67,12 +66,14 @@ def delete_versions(project: Project, name: str, numbers: Iterable[int], *, dele
     """Delete versions. Those that are gone already are no error: what they left is cleaned up.
 
     Raises NotFoundError for numbers that never were; RefusedError when other aliases than `latest` point to them (not with
-    `delete_aliases`); StoreError when something could not be removed; OutcomeUnknownError.
+    `delete_aliases`); DeniedError, before anything is done, when these credentials may not delete; StoreError when something could not be
+    removed; OutcomeUnknownError.
     """
     deletion = Deletion(project.artifact(name), project.catalog(name), project.writer, set(numbers), delete_aliases)
     known = ever(project, name)
     if dry_run:
         return deletion.preview(known)
+    project.check_may_delete(name)
     state, deleted = drive(project.store, deletion.steps(known))
     project.remember(name, state)
     return deleted
@@ -81,9 +82,11 @@ def delete_versions(project: Project, name: str, numbers: Iterable[int], *, dele
 def delete_artifact(project: Project, name: str) -> Deleted:
     """Delete all versions of an artifact, its aliases, and everything that sessions left. The log says so, and its numbers go on.
 
-    Raises NotFoundError, StoreError, OutcomeUnknownError.
+    Raises NotFoundError, StoreError (DeniedError before anything is done), OutcomeUnknownError.
     """
-    steps = delete_all_steps(project.artifact(name), project.catalog(name), ever(project, name), project.writer)
+    known = ever(project, name)
+    project.check_may_delete(name)
+    steps = delete_all_steps(project.artifact(name), project.catalog(name), known, project.writer)
     state, deleted = drive(project.store, steps)
     project.remember(name, state)
     return deleted

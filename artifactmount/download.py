@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
+from artifactmount.digest import chunk_digest
 from artifactmount.errors import (
     CorruptError,
     KeyMissingError,
@@ -38,6 +40,8 @@ from artifactmount.target import Part, Target
 #: Work is done in batches of about so many bytes or files: the memory and the open files that a download takes.
 _BATCH_BYTES = 64 << 20
 _BATCH_FILES = 512
+_PIECE_BYTES = 4 << 10  # what a piece costs beside its bytes, and more: a file may say that it has 10^8 chunks of one byte
+_HOLES = 1000  # zeros pack this many times smaller at least: other chunks need not be compared
 _PARALLEL = 8
 #: Of what a reference leads to, so much is asked for at once.
 _RANGE = 4 << 20
@@ -160,7 +164,7 @@ class _Download:
         self.written = self.kept = self.bytes = 0
         self.skipped: list[str] = []
 
-    def _refs(self, row: int) -> list[ChunkRef]:
+    def _refs(self, row: int) -> Sequence[ChunkRef]:
         origin, at = self._table.origin(row)
         return self._runs[origin].chunks(at)
 
@@ -209,7 +213,9 @@ class _Download:
         """Write these rows."""
         rows = [row for item in wanted for row in (item if isinstance(item, range) else (item,))]
         files = [row for row in rows if self._table.kind(row) in (Kind.FILE, Kind.REFERENCE)]
-        self._progress.begin("downloading", sum(self._table.size(row) for row in files), len(files))
+        total = sum(self._table.size(row) for row in files)
+        self._check_room(files, total)
+        self._progress.begin("downloading", total, len(files))
         batch: list[_Piece] = []
         held = 0
         with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -218,7 +224,7 @@ class _Download:
                 for row in rows:
                     for piece in self._begin(row, opened):
                         batch.append(piece)
-                        held += piece.ref.place.plain
+                        held += piece.ref.place.plain + _PIECE_BYTES
                         if held >= _BATCH_BYTES:
                             self._fill(pool, batch, opened)
                             batch, held = [], 0
@@ -231,6 +237,21 @@ class _Download:
                 for file in opened:
                     file.part.close()
         self._progress.end()
+
+    def _check_room(self, files: list[int], total: int) -> None:
+        """Refuse what cannot fit, before anything is written: a run of some kB may claim petabytes. Zeros become holes and take nothing."""
+        room = self._target.room()
+        if total > room:
+            zeros = cache(lambda length: chunk_digest(bytes(length)))
+            needed = sum(self._table.size(row) for row in files if self._table.kind(row) is Kind.REFERENCE)
+            for ref in (ref for row in files for ref in self._refs(row)):
+                length = ref.place.plain
+                needed += 0 if length > _HOLES * ref.place.stored and ref.digest == zeros(length) else length
+                if needed > room:
+                    raise RefusedError(
+                        f"{self._target.path} has room for {room:,} bytes, and the files take {total:,}; nothing was written; "
+                        "download a part of them, or choose another folder"
+                    )
 
     def _begin(self, row: int, opened: list[_File]) -> Iterator[_Piece]:
         """Make a folder or link, or an empty file and the pieces that belong into it."""

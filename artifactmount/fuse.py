@@ -79,7 +79,12 @@ class Operations(pyfuse3.Operations):
     def __init__(self, tree: Tree, namespace: Namespace, reader: Reader, hopper: Hopper, cache: Cache) -> None:
         super().__init__()
         self._tree, self._namespace, self._reader, self._hopper, self._cache = tree, namespace, reader, hopper, cache
-        self._owner = os.getuid(), os.getgid()
+        self.show_as(None, None, 0)
+
+    def show_as(self, uid: int | None, gid: int | None, umask: int) -> None:
+        """Whose the files are shown to be (None: this process's), and without which permission bits. The kernel enforces what is shown."""
+        self._owner = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
+        self._shown = ~umask
 
     async def _place(self, inode: int) -> Place:
         """What an inode stands for, with what it takes to answer for it loaded."""
@@ -101,7 +106,7 @@ class Operations(pyfuse3.Operations):
     def _fill(self, entry: EntryAttributes, attributes: Attributes) -> EntryAttributes:
         directory = stat.S_ISDIR(attributes.mode)
         entry.st_ino = InodeT(attributes.inode)
-        entry.st_mode = attributes.mode
+        entry.st_mode = attributes.mode if stat.S_ISLNK(attributes.mode) else attributes.mode & self._shown
         entry.st_size = attributes.size
         entry.st_nlink = 2 if directory else 1
         entry.st_blksize = _DIRECTORY_BLOCK if directory else _FILE_BLOCK

@@ -29,9 +29,10 @@ class Swept:
 
 def collect(project: Project, name: str, grace: float, *, dry_run: bool = False) -> Swept:
     """Close the sessions of an artifact that were idle for `grace` seconds, and delete all garbage of it. Raises StoreError."""
-    state, swept = drive(
-        project.store, collect_steps(project.artifact(name), project.refresh(name), project.writer, grace, dry_run=dry_run)
-    )
+    known = project.refresh(name)
+    if not dry_run and known.seq >= 0:
+        project.check_may_delete(name)
+    state, swept = drive(project.store, collect_steps(project.artifact(name), known, project.writer, grace, dry_run=dry_run))
     if not dry_run:
         project.remember(name, state)
     return swept
@@ -62,7 +63,7 @@ def collect_steps(
         swept.bytes += sum(item.size for item in garbage)
         if garbage and not dry_run:
             yield Delete(tuple(item.key for item in garbage))
-        if len(page) < _PAGE:
+        if len(page) < _PAGE or page[-1].key <= after:
             return state, swept
         after = page[-1].key
 
@@ -88,6 +89,6 @@ def _last_sign(artifact: Artifact, session: int) -> Steps[float]:
     while True:
         signs = yield ListKeys(artifact.session_prefix(session), after, _PAGE)
         newest = max([newest, *(item.modified for item in signs)])
-        if len(signs) < _PAGE:
+        if len(signs) < _PAGE or signs[-1].key <= after:
             return newest
         after = signs[-1].key

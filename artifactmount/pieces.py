@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from artifactmount.blocks import Blocks
@@ -59,8 +58,8 @@ class Chunks:
 
     def __init__(self, run: Run, row: int, fetcher: Fetcher, state: Callable[[], State]) -> None:
         self._run, self._fetcher, self._state = run.digest, fetcher, state
-        self._refs: list[ChunkRef] = run.chunks(row)
-        self._starts = list(accumulate((ref.place.plain for ref in self._refs), initial=0))
+        self._refs: Sequence[ChunkRef] = run.chunks(row)
+        self._starts: Sequence[int] = run.chunk_starts(row)
 
     @property
     def size(self) -> int:

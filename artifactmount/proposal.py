@@ -18,7 +18,6 @@ from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card
 from artifactmount.catalog import Catalog
 from artifactmount.errors import RefusedError
-from artifactmount.fold import LATEST
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.names import check_alias
@@ -29,7 +28,7 @@ from artifactmount.rows import Kind
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.session import Session
-from artifactmount.state import State, Version
+from artifactmount.state import LATEST, State, Version
 from artifactmount.steps import Local, Steps
 
 #: When a whole manifest is stored beside the delta (design: the chain to read stays short, at a bounded share of the bytes).

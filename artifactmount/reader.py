@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import trio
 
 from artifactmount.blocks import Blocks
-from artifactmount.errors import ArtifactError, ProjectMismatchError
+from artifactmount.errors import ArtifactError, DeniedError, ProjectMismatchError
 from artifactmount.fetch import Fetcher
 from artifactmount.pieces import Pieces, pieces_of
 from artifactmount.project import Project
@@ -103,8 +103,8 @@ class Hopper:
         with trio.move_on_after(seconds):
             try:
                 await self.hop(key, work)
-            except ProjectMismatchError:
-                raise  # nothing that is known may be shown
+            except (ProjectMismatchError, DeniedError):
+                raise  # nothing that is known may be shown (any more)
             except ArtifactError as error:
                 self._warn(error)
                 return False
@@ -221,7 +221,9 @@ class Reader:
         if pack is not None:
             alone = self._hopper.is_under_way(("piece", name))  # the kernel asks for one piece in several requests at once
             if self._hopper.is_under_way(("pack", artifact, pack)) or (not alone and self._is_second_miss(artifact, pack)):
-                contents: dict[bytes, bytes] = await self._hopper.hop(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack))
+                contents: dict[bytes, bytes] = await self._hopper.hop(
+                    ("pack", artifact, pack), partial(self._fetch_pack, artifact, pack, name)
+                )
                 if name in contents:
                     if not opened.pieces.has(index):  # the cache takes nothing in: then memory has to do
                         for digest, content in contents.items():
@@ -237,8 +239,8 @@ class Reader:
             self._missed.popitem(last=False)
         return False
 
-    def _fetch_pack(self, artifact: str, pack: PackId) -> dict[bytes, bytes]:
-        return self._fetcher(artifact).whole_pack(pack, self._state(artifact))
+    def _fetch_pack(self, artifact: str, pack: PackId, wanted: bytes) -> dict[bytes, bytes]:
+        return self._fetcher(artifact).whole_pack(pack, self._state(artifact), wanted)
 
     def _state(self, artifact: str) -> State:
         return self._project.known(artifact) or self._project.refresh(artifact)
@@ -282,7 +284,7 @@ class Reader:
             flight.awaited = True  # whoever reads on to there says why it failed
         elif pack not in opened.packs and not pieces.has(index):
             opened.packs.add(pack)
-            self._hopper.begin(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack))
+            self._hopper.begin(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack, name))
 
     def _fetch_into_memory(self, pieces: Pieces, index: int) -> bytes:
         content = pieces.cached(index)

@@ -35,8 +35,11 @@ _ENTRIES = 64
 _AHEAD = 8  # packs read at once
 _SOURCES = 16  # sources of references asked at once
 _TABLES = 64
+_TABLE_ROWS = 1 << 19  # of all tables kept but the last few: 300 bytes each
 _PAGE = 1000
 _TRIES = 3
+#: Who finds so many in an artifact has found enough: a few bytes of a log can name a hundred million packs that are not there.
+_PROBLEMS = 1000
 
 
 @dataclass(slots=True)
@@ -95,6 +98,15 @@ class _Verification:
         except CorruptError as error:
             self._report.problems.append(f"{name}: {error}")
             return -1
+        try:
+            self._look(state, reference)
+        except _EnoughError:
+            self._report.problems.append(f"{name}: more than {_PROBLEMS} problems; nothing further was looked at")
+        self._progress.end()
+        return state.seq
+
+    def _look(self, state: State, reference: Reference | None) -> None:
+        name = self._artifact.name
         if reference is None:
             reference = Reference(name)
         elif not state.versions:
@@ -107,8 +119,6 @@ class _Verification:
             if reference.version is None:
                 self._packs.check(state.packs)
                 self._account(state)
-        self._progress.end()
-        return state.seq
 
     def _account(self, state: State) -> None:
         """Every key of content is live, trash, garbage that a sweep takes away, or of an open session."""
@@ -119,7 +129,8 @@ class _Verification:
                 pack = self._artifact.pack_of(item.key)
                 if pack is None or pack.session > state.seq:
                     self._report.problems.append(f"{item.key}: no entry of the log accounts for it")
-            if len(page) < _PAGE:
+                    _check_enough(self._report)
+            if len(page) < _PAGE or page[-1].key <= after:
                 return
             after = page[-1].key
 
@@ -235,6 +246,7 @@ class _Verification:
                     if not self._is_there(state, ref):
                         key = self._artifact.pack_key(state.resolve(ref.place.pack))
                         self._report.problems.append(f"{where} {show_path(run.path(row))}: chunk {ref.digest.hex()[:16]} is not in {key}")
+                        _check_enough(self._report)
 
     def _is_there(self, state: State, ref: ChunkRef) -> bool:
         pack, place = state.resolve(ref.place.pack), ref.place
@@ -242,6 +254,15 @@ class _Verification:
         if found is None or pack != place.pack:  # what was moved is found by the new pack's own table
             return found is not None
         return (found.offset, found.stored, found.plain) == (place.offset, place.stored, place.plain)
+
+
+class _EnoughError(Exception):
+    """Looking further would tell nothing new."""
+
+
+def _check_enough(report: Report) -> None:
+    if len(report.problems) > _PROBLEMS:
+        raise _EnoughError
 
 
 class _Packs:
@@ -271,20 +292,24 @@ class _Packs:
                 self._keep(pack, result)
 
     def _keep(self, pack: PackId, read: _Read) -> None:
-        self._tables[pack] = read.good
-        if len(self._tables) > _TABLES:
-            self._tables.popitem(last=False)
+        self._remember(pack, read)
         self._report.problems += read.problems
+        _check_enough(self._report)
         self._report.packs += 1
         self._report.bytes += read.size
         self._progress.advance(read.size, 1)
+
+    def _remember(self, pack: PackId, read: _Read) -> None:
+        self._tables[pack] = read.good
+        while len(self._tables) > _TABLES or (len(self._tables) > _AHEAD and sum(map(_rows, self._tables.values())) > _TABLE_ROWS):
+            self._tables.popitem(last=False)
 
     def table(self, pack: PackId) -> dict[bytes, TableRow] | None:
         """The chunks of a pack that are right, by digest; None when the pack cannot be read."""
         if pack not in self._checked:
             self.check([pack])
         if pack not in self._tables:
-            self._tables[pack] = self._read(pack).good
+            self._remember(pack, self._read(pack))
         self._tables.move_to_end(pack)
         return self._tables[pack]
 
@@ -313,6 +338,10 @@ class _Packs:
             except CorruptError as error:
                 problems.append(f"{key}: {error}")
         return _Read(good, problems, len(stored))
+
+
+def _rows(table: dict[bytes, TableRow] | None) -> int:
+    return len(table) if table is not None else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 ORDER: tuple[tuple[str, ...], ...] = (
     ("",),
     ("errors",),
-    ("mountpoint",),
+    ("private", "plain"),
+    ("config", "mountpoint"),
     ("digest", "ranges", "sealed"),
     ("pack", "acts", "rows"),
     ("folders", "reference"),
@@ -43,6 +44,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("scan", "packer", "content", "changes"),
     ("proposal",),
     ("snapshot", "refer", "vendor", "target", "alias", "sizes", "delete", "garbage", "history", "download", "verify"),
+    ("policy", "protection"),
     ("tree", "pieces"),
     ("reader",),
     ("namespace",),

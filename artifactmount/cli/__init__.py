@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("show", "Show everything known of a version, or of the project."),
     "download": ("download", "Copy a version, or a part of it, to real files."),
     "verify": ("verify", "Read every byte and say what is wrong."),
+    "policy": ("policy", "Print the IAM policy that a user of the project needs."),
 }
 
 _INTERRUPTED = 130

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artifactmount.cache import DEFAULT_BUDGET, Cache
+from artifactmount.config import read_config
 from artifactmount.errors import UsageError
+from artifactmount.plain import PlainFormatter
 from artifactmount.progress import Bar, Progress, Silent
-from artifactmount.project import Project, configuration, default_cache, default_url, open_store, state_directory
+from artifactmount.project import Project, default_cache, default_url, open_store, state_directory
 from artifactmount.sources.access import Access, Sources
 
 _SIZE = re.compile(r"(\d+)\s*([kKmMgGtT]?)(i?[bB]?)")
@@ -51,7 +53,9 @@ class Settings:
     @contextmanager
     def open(self, *, create: bool = False) -> Iterator[Project]:
         """The project. `create`: make it when the place is empty."""
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="artifactmount: %(message)s")
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(PlainFormatter("artifactmount: %(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[lines])
         store = open_store(self.url)
         cache = Cache(self.cache_path, self.budget)
         try:
@@ -63,7 +67,7 @@ class Settings:
     @contextmanager
     def sources(self) -> Iterator[Sources]:
         """Where references lead, as far as the config file allows."""
-        sources = Sources(Access.of(configuration(os.environ)))
+        sources = Sources(Access.of(read_config(os.environ).references))
         try:
             yield sources
         finally:

@@ -28,11 +28,8 @@ class Access:
     buckets: Mapping[str, Bucket] = field(default_factory=dict)
 
     @staticmethod
-    def of(configuration: Mapping[str, Any]) -> Access:
+    def of(table: Mapping[str, Any]) -> Access:
         """From the config file's table `references`. Raises UsageError."""
-        table = configuration.get("references", {})
-        if not isinstance(table, dict):
-            raise UsageError("`references` in the config file is a table; see docs/references.md")
         allowed, buckets = _DEFAULT, dict[str, Bucket]()
         for name, value in table.items():
             if name == "allow":

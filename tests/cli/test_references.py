@@ -23,6 +23,7 @@ def allow(program: Program, *prefixes: str) -> None:
     folder = Path(program.environment["XDG_CONFIG_HOME"]) / "artifactmount"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(f"[references]\nallow = {list(prefixes)!r}\n")
+    (folder / "config.toml").chmod(0o600)
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:

@@ -148,6 +148,7 @@ def test_the_embedded_project_and_the_config_file(program: Program, animals: Pat
     config = program.home / "home/config/artifactmount/config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(f'project = "{program.home}/configured"\n')
+    config.chmod(0o600)
     program.run("ls", code=3)
     program.run("snapshot", animals, "animals")
     assert (program.home / "configured/project.json").is_file()

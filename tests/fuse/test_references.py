@@ -34,6 +34,7 @@ def allow(project: Project, *prefixes: str) -> None:
     folder = project.root / "config/artifactmount"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(f"[references]\nallow = {list(prefixes)!r}\n")
+    (folder / "config.toml").chmod(0o600)
 
 
 def cat(path: Path) -> bytes:

@@ -20,7 +20,6 @@ from artifactmount.catalog import Catalog
 from artifactmount.delete import Deleted, Deletion, delete_all_steps
 from artifactmount.digest import content_digest
 from artifactmount.errors import KeyMissingError, NotFoundError, OutcomeUnknownError, RefusedError, StoreError
-from artifactmount.fold import LATEST
 from artifactmount.garbage import collect_steps
 from artifactmount.journal import Journal
 from artifactmount.log import Entry, decode_entry
@@ -32,7 +31,7 @@ from artifactmount.run import Run
 from artifactmount.sizes import sizes
 from artifactmount.snapshot import Options, Result, Snapshot
 from artifactmount.staging import Staging
-from artifactmount.state import State
+from artifactmount.state import LATEST, State
 from artifactmount.steps import Delete, Steps
 from artifactmount.store.memory import MemoryStore
 from tests.model.simulator import Process, World

@@ -188,27 +188,29 @@ def test_a_prefix_opens_whole_components_only() -> None:
 
 
 def test_what_the_config_file_allows() -> None:
-    assert Access.of({}).allowed == ("s3://",) and Access.of({"project": "x", "references": {}}).buckets == {}
-    access = Access.of({"references": {"allow": ["file:///data"], "my-bucket": {"profile": "hospital"}}})
+    assert Access.of({}).allowed == ("s3://",)
+    access = Access.of({"allow": ["file:///data"], "my-bucket": {"profile": "hospital"}})
     assert access.buckets == {"my-bucket": Bucket("hospital")}
     assert access.allows("file:///data/x") and not access.allows("s3://bucket/x") and not access.allows("http://169.254.169.254/")
-    assert Access.of({"references": {"allow": ["file:///", "S3://bucket", "file:///my data/", "https://Example.org"]}}).allowed == (
-        "file://",
-        "s3://bucket",
-        "file:///my%20data",
-        "https://example.org/",
-    )
-    for wrong in (
-        5,
+    typed = ["file:///", "S3://bucket", "file:///my data/", "https://Example.org"]
+    assert Access.of({"allow": typed}).allowed == ("file://", "s3://bucket", "file:///my%20data", "https://example.org/")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
         {"allow": "s3://"},
-        {"allow": ["file://../x"]},
         {"allow": ["/data"]},
+        {"allow": ["file://../x"]},
         {"my-bucket": 5},
         {"my-bucket": {"password": "x"}},
-        {"b": {"profile": 5}},
-    ):
-        with pytest.raises(UsageError):
-            Access.of({"references": wrong})
+        {"my-bucket": {"profile": 5}},
+    ],
+    ids=str,
+)
+def test_what_the_config_file_cannot_say(table: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Access.of(table)
 
 
 def test_a_block_is_named_by_all_that_makes_its_bytes() -> None:
