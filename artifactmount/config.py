@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from artifactmount.errors import UsageError
@@ -30,6 +30,7 @@ class Config:
 
     project: str = ""
     sse: ServerSideEncryption | None = None
+    references: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_config(environment: Mapping[str, str]) -> Config:
@@ -40,11 +41,19 @@ def read_config(environment: Mapping[str, str]) -> Config:
     path = os.path.join(base_folder(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
     try:
         fields = tomllib.loads(read_file(path, _LIMIT).decode())
-        return Config(str(fields.get("project", "")), _sse(fields.get("s3", {})))
+        return Config(str(fields.get("project", "")), _sse(fields.get("s3", {})), _table(fields, "references"))
     except (FileNotFoundError, NotADirectoryError):
         return Config()
     except (ValueError, OSError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
+
+
+def _table(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table as it is; who uses it says what may stand in it. Raises ValueError."""
+    found = fields.get(name, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is a table: [{name}]")
+    return found
 
 
 def _sse(fields: Any) -> ServerSideEncryption | None:

@@ -23,6 +23,7 @@ import pyfuse3
 import trio
 
 from artifactmount.cache import Cache
+from artifactmount.config import read_config
 from artifactmount.errors import ArtifactError, RefusedError
 from artifactmount.fuse import Operations
 from artifactmount.mountpoint import Record, check_allow_other, mount_at, prepare, within
@@ -31,6 +32,7 @@ from artifactmount.plain import PlainFormatter
 from artifactmount.private import make_folder
 from artifactmount.project import Project, open_store
 from artifactmount.reader import Hopper, Reader
+from artifactmount.sources.access import Access, Sources
 from artifactmount.store import Store
 from artifactmount.store.folder import FolderStore
 from artifactmount.tree import Tree
@@ -77,15 +79,16 @@ def serve(mount: Mount, ready: Callable[[], None]) -> None:
         prepare(mount.mountpoint)
         store = open_store(mount.url)
         _check_roots(mount, store)
-        cache = Cache(mount.cache, mount.budget)
+        cache, sources = Cache(mount.cache, mount.budget), Sources(Access.of(read_config(os.environ).references))
         try:
-            trio.run(_serve, Project(store, cache, mount.state_directory), mount, ready)
+            trio.run(_serve, Project(store, cache, mount.state_directory), sources, mount, ready)
         except BaseExceptionGroup as group:  # what leaves a nursery comes in groups, also when it is one
             ours = group.subgroup(ArtifactError)
             if ours is None:
                 raise
             raise _first(ours) from group
         finally:
+            sources.close()
             cache.close()
 
 
@@ -106,10 +109,11 @@ def _check_roots(mount: Mount, store: Store) -> None:
             raise RefusedError(f"the {what} folder {path} and the mountpoint {mount.mountpoint} must lie apart")
 
 
-async def _serve(project: Project, mount: Mount, ready: Callable[[], None]) -> None:
+async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         hopper, tree = Hopper(nursery), Tree(time.time_ns())
-        operations = Operations(tree, Namespace(project, tree, hopper), Reader(project, hopper), hopper, project.cache)
+        reader = Reader(project, hopper, sources)
+        operations = Operations(tree, Namespace(project, tree, hopper), reader, hopper, project.cache)
         operations.show_as(mount.uid, mount.gid, mount.umask)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:

@@ -37,6 +37,14 @@ class Fetcher:
         self._lock = threading.Lock()
         self._tables: OrderedDict[PackId, dict[bytes, TableRow]] = OrderedDict()
 
+    def cached(self, digest: bytes) -> bytes | None:
+        """A chunk that the cache holds, verified."""
+        return self._project.cache.get_chunk(digest)
+
+    def has(self, digest: bytes) -> bool:
+        """Whether the cache likely holds a chunk."""
+        return self._project.cache.has_chunk(digest)
+
     def chunk(self, ref: ChunkRef, state: State, run: bytes) -> bytes:
         """The verified bytes of a chunk that the run of this digest names.
 

@@ -20,7 +20,6 @@ from artifactmount.errors import (
     ArtifactError,
     CorruptError,
     IsDirectoryError,
-    NeedsNewerError,
     NoAttributeError,
     NotFoundError,
     ReadOnlyError,
@@ -30,7 +29,8 @@ from artifactmount.errors import (
 )
 from artifactmount.namespace import Namespace
 from artifactmount.reader import Hopper, Reader
-from artifactmount.rows import Kind
+from artifactmount.reference import Referent
+from artifactmount.rows import Kind, kind_of
 from artifactmount.tree import ArtifactDirectory, Attributes, Directory, File, Link, NamespaceRoot, Place, Tree, as_directory
 
 _log = logging.getLogger(__name__)
@@ -192,8 +192,6 @@ class Operations(pyfuse3.Operations):
             raise IsDirectoryError("a directory")
         if flags & _WRITE_FLAGS:
             raise ReadOnlyError("versions are immutable")
-        if place.slot.run.mode(place.row) & 3 == Kind.REFERENCE:
-            raise NeedsNewerError("a reference, which this version cannot read")
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
     @answered
@@ -243,11 +241,20 @@ class Operations(pyfuse3.Operations):
             case File(slot, row):
                 shown = {b"artifact": slot.artifact.encode(), b"written": b"v%d" % slot.version.n}
                 shown[b"digest"] = slot.run.digest_of(row).hex().encode()
-                if slot.run.mode(row) & 3 == Kind.FILE:
+                kind = kind_of(slot.run.mode(row))
+                if kind is Kind.REFERENCE:
+                    shown |= _reference(slot.run.target(row))
+                if kind is not Kind.SYMLINK:
                     shown[b"cached"] = b"yes" if self._reader.cached(place) else b"no"
             case _:
                 shown = {}
         return {_PREFIX + name: value for name, value in shown.items()}
+
+
+def _reference(record: bytes) -> dict[bytes, bytes]:
+    referent = Referent.decode(record)
+    shown = {b"reference": referent.uri, b"etag": referent.etag, b"pinned": referent.version}
+    return {name: value.encode() for name, value in shown.items() if value is not None}
 
 
 def _refuse(name: str) -> Handler[..., Any]:

@@ -21,6 +21,7 @@ from artifactmount.ranges import NUMBER_LIMIT, SESSION_LIMIT, PackId
 from artifactmount.rows import (
     MODES,
     PATH_LIMIT,
+    RECORD_LIMIT,
     ROW_LIMIT,
     SIZE_LIMIT,
     Change,
@@ -395,7 +396,7 @@ def _check_rows(run: Run) -> None:
             text = run.target(row) if 0 < target == size <= PATH_LIMIT else b""
             good = bool(text) and not (count or mtime) and b"\0" not in text and run.digest_of(row) == chunk_digest(text)
         else:
-            good = not count and target > 0 and run.digest_of(row) == chunk_digest(run.target(row))
+            good = not count and 0 < target <= RECORD_LIMIT and run.digest_of(row) == chunk_digest(run.target(row))
         if not good:
             raise CorruptError(f"row {row} of a run contradicts itself")
         chunk += count

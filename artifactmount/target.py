@@ -93,6 +93,15 @@ class Target:
         finally:
             os.close(descriptor)
 
+    def has_times(self, key: bytes, name: bytes, size: int, executable: bool, mtime: int) -> bool:
+        """Whether a file is there with this size, executable bit and time of modification (ns)."""
+        try:
+            status = os.stat(name, dir_fd=self.folder(key, make=False), follow_symlinks=False)
+        except (OSError, NotFoundError):
+            return False
+        found = stat.S_ISREG(status.st_mode), status.st_size, bool(status.st_mode & stat.S_IXUSR), status.st_mtime_ns
+        return found == (True, size, executable, mtime)
+
     def has_link(self, key: bytes, name: bytes, target: bytes) -> bool:
         """Whether this very symlink is there."""
         try:

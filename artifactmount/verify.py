@@ -1,21 +1,22 @@
 """Every byte of a project, or of one version, read from the store and checked; what is wrong is listed, not raised.
 
 What is checked: project.json; the log, entry by entry from the first, with what each refused act says; the checkpoints; every live pack
-(table, stored bytes, each chunk's digest); each live version's card, run and manifest; and that every place a run names holds that chunk.
+(table, stored bytes, each chunk's digest); each live version's card, run and manifest; that every place a run names holds that chunk; and
+that every reference's record can be read, and, where that is asked for, that its source is what was recorded.
 Garbage that a later sweep takes away is not looked at.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
 from artifactmount.artifact import Artifact, read_entries
 from artifactmount.card import Card
-from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError
+from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, SourceError
 from artifactmount.fold import fold
 from artifactmount.log import CHECKPOINT_EVERY, CHECKPOINT_LIMIT, decode_entry, encode_checkpoint, entry_digest
 from artifactmount.names import Reference, resolve
@@ -23,13 +24,16 @@ from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow, count_chunks, 
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
-from artifactmount.rows import show_path
+from artifactmount.reference import Referent
+from artifactmount.rows import Change, Kind, kind_of, path_of, show_path
 from artifactmount.run import ChunkRef, Run
+from artifactmount.sources.access import Sources
 from artifactmount.state import State, Version
 from artifactmount.steps import drive
 
 _ENTRIES = 64
 _AHEAD = 8  # packs read at once
+_SOURCES = 16  # sources of references asked at once
 _TABLES = 64
 _TABLE_ROWS = 1 << 19  # of all tables kept but the last few: 300 bytes each
 _PAGE = 1000
@@ -44,13 +48,22 @@ class Report:
 
     packs: int = 0
     bytes: int = 0
+    references: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def verify(project: Project, reference: Reference | None, progress: Progress | None = None, *, quick: bool = False) -> Report:
+def verify(
+    project: Project,
+    reference: Reference | None,
+    progress: Progress | None = None,
+    *,
+    quick: bool = False,
+    sources: Sources | None = None,
+) -> Report:
     """Check a whole project, an artifact, or one version. `quick`: of packs only the tables of contents are read.
 
-    Raises NotFoundError, and StoreError when the store cannot be asked.
+    `sources`: ask there, too, whether what references lead to is what was recorded. Raises NotFoundError, and StoreError when the store
+    cannot be asked.
     """
     report = Report()
     project.check_document()
@@ -58,11 +71,12 @@ def verify(project: Project, reference: Reference | None, progress: Progress | N
         found = Report()
         for _ in range(_TRIES):
             found = Report()
-            seq = _Verification(project, name, found, progress or Silent(), quick).run(reference)
+            seq = _Verification(project, name, found, progress or Silent(), quick, sources).run(reference)
             # What was deleted or moved while it was looked at is no damage: the newer state is looked at instead.
             if not found.problems or project.refresh(name).seq == seq:
                 break
         report.packs, report.bytes = report.packs + found.packs, report.bytes + found.bytes
+        report.references += found.references
         report.problems += found.problems
     return report
 
@@ -70,8 +84,10 @@ def verify(project: Project, reference: Reference | None, progress: Progress | N
 class _Verification:
     """The check of one artifact."""
 
-    def __init__(self, project: Project, name: str, report: Report, progress: Progress, quick: bool) -> None:
+    def __init__(self, project: Project, name: str, report: Report, progress: Progress, quick: bool, sources: Sources | None) -> None:
         self._project, self._artifact, self._report, self._progress = project, project.artifact(name), report, progress
+        self._sources = sources
+        self._referents: set[tuple[bytes, int]] = set()  # (digest of the record, size) looked at
         self._packs = _Packs(project, self._artifact, report, progress, quick)
 
     def run(self, reference: Reference | None) -> int:
@@ -182,6 +198,39 @@ class _Verification:
                 if state.resolve(pack) not in state.packs
             ]
             self._places(state, where, run)
+            self._references(where, run)
+
+    def _references(self, where: str, run: Run) -> None:
+        """Whether each record can be read, and if sources are to be asked, whether each says what it said then."""
+        rows = self._new_references(run)
+        with ThreadPoolExecutor(_SOURCES) as pool:
+            while window := list(islice(rows, 8 * _SOURCES)):
+                found = pool.map(self._reference, [(run.target(row), run.size(row)) for row, _ in window])
+                for (_, path), problem in zip(window, found, strict=True):
+                    self._report.references += 1
+                    if problem is not None:
+                        self._report.problems.append(f"{where} {show_path(path)}: {problem}")
+
+    def _new_references(self, run: Run) -> Iterator[tuple[int, bytes]]:
+        """(row, path) of references not looked at yet."""
+        names, modes, at = run.names, bytes(run.modes), run.name_offsets()
+        for key, start, stop in run.directories():
+            for row in range(start, stop):
+                if kind_of(modes[row]) is Kind.REFERENCE and run.changes[row] != Change.REMOVED:
+                    which = run.digest_of(row), run.size(row)
+                    if which not in self._referents:
+                        self._referents.add(which)
+                        yield row, path_of(key, bytes(names[at[row] : at[row + 1]]))
+
+    def _reference(self, what: tuple[bytes, int]) -> ArtifactError | None:
+        record, size = what
+        try:
+            referent = Referent.decode(record)
+            if self._sources is not None:
+                self._sources.check(referent, size)
+        except (CorruptError, NeedsNewerError, SourceError) as error:
+            return error
+        return None
 
     def _places(self, state: State, where: str, run: Run) -> None:
         """Whether each chunk is where the run says. Rows are taken pack by pack, so that each pack is read once."""

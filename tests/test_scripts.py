@@ -98,3 +98,10 @@ def test_writers_deleters_and_readers_killed_at_random_lose_nothing(options: tup
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert re.fullmatch(r"seed \d+: .* killed, .*: all good\n", ran.stdout)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_objects_are_referenced_page_by_page() -> None:
+    ran = subprocess.run([sys.executable, ROOT / "scripts/check_references.py", "2500"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    first, again = ran.stdout.splitlines()
+    assert first.startswith("first: big:v0  +2525 ~0 -0  adds 0 B  tracks 3.1 MB; ") and again.startswith("again: big:v0  unchanged; ")

@@ -21,6 +21,8 @@ import artifactmount
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Create the project."),
     "snapshot": ("snapshot", "Make a folder the next version of an artifact."),
+    "add-reference": ("add_reference", "Add what lies elsewhere to an artifact, without its bytes."),
+    "vendor": ("vendor", "Make a version whose references became files of its own."),
     "mount": ("mount", "Show every version of every artifact as read-only folders."),
     "umount": ("mount", "Unmount."),
     "ls": ("ls", "List artifacts, versions, or the files of a version."),
@@ -56,7 +58,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

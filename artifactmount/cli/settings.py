@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artifactmount.cache import DEFAULT_BUDGET, Cache
+from artifactmount.config import read_config
 from artifactmount.errors import UsageError
 from artifactmount.plain import PlainFormatter
 from artifactmount.progress import Bar, Progress, Silent
 from artifactmount.project import Project, default_cache, default_url, open_store, state_directory
+from artifactmount.sources.access import Access, Sources
 
 _SIZE = re.compile(r"(\d+)\s*([kKmMgGtT]?)(i?[bB]?)")
 _SMALLEST_BUDGET = 32 << 20
@@ -61,6 +63,15 @@ class Settings:
         finally:
             cache.close()
             store.close()
+
+    @contextmanager
+    def sources(self) -> Iterator[Sources]:
+        """Where references lead, as far as the config file allows."""
+        sources = Sources(Access.of(read_config(os.environ).references))
+        try:
+            yield sources
+        finally:
+            sources.close()
 
 
 def named(path: str, what: str) -> str:

@@ -103,7 +103,7 @@ class S3Store:
             client: S3Client = self._session.client("s3", config=config)
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"cannot use {self.url}: {error}") from error
-        _check_transport(client.meta.endpoint_url)
+        check_transport(client.meta.endpoint_url)
         return client
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -396,7 +396,7 @@ def is_loopback(endpoint: str) -> bool:
     return host == "localhost"
 
 
-def _check_transport(endpoint: str) -> None:
+def check_transport(endpoint: str) -> None:
     """Content may not travel in clear: plain http only to this machine, or where the user says so."""
     if urlsplit(endpoint).scheme == "https" or os.environ.get("ARTIFACTMOUNT_ALLOW_HTTP") == "1":
         return
