@@ -43,7 +43,7 @@ from artifactmount.log import (
     entry_digest,
     needs_checkpoint,
 )
-from artifactmount.ranges import PackId, PackRanges
+from artifactmount.ranges import SESSION_LIMIT, PackId, PackRanges
 from artifactmount.state import State, genesis
 from artifactmount.steps import Create, Delete, Get, GetMany, ListKeys, Local, Pause, Steps
 
@@ -56,6 +56,7 @@ _AHEAD = 16  # entries asked for at once when far behind
 _ATTEMPTS = 6  # of one commit; with the pauses below about 6 s, beyond the connection's own time-outs
 _FIRST_PAUSE = 0.1
 _TRASH_AT_ONCE = 10_000  # an entry can name a hundred million packs in a few bytes
+_TRASH_ROUNDS = 100
 
 
 def _now() -> str:
@@ -194,6 +195,8 @@ def _start(artifact: Artifact) -> Steps[State]:
     """The state of the newest checkpoint that its entry proves, or the empty one. Checkpoints are derived: a bad one costs time only."""
     low, high = 0, 0
     while not high:  # entries 64, 128, 256 … are there or not: the log is dense
+        if low * CHECKPOINT_EVERY >= SESSION_LIMIT >> _AHEAD:
+            raise CorruptError(f"the log of {artifact.name} has no end: the store has an answer to everything")
         probes = [max(low, 1) << i for i in range(_AHEAD)]
         found = yield _entries(artifact, (k * CHECKPOINT_EVERY for k in probes))
         there = [k for k, data in zip(probes, found, strict=True) if data is not None]
@@ -347,7 +350,9 @@ def put(key: str, data: bytes) -> Steps[bool]:
 def finish_trash(artifact: Artifact, state: State, writer: Writer) -> Steps[State]:
     """Delete what a commit left to be deleted, confirm it is gone, and say so in the log. Where this may not be done: later, by others."""
     trash = state.trash  # what others throw away meanwhile is theirs to finish
-    while trash:
+    for _ in range(_TRASH_ROUNDS):
+        if not trash:
+            break
         some = PackRanges.of(islice(trash, _TRASH_AT_ONCE))
         state = yield from _finish_some(artifact, state, some, writer)
         trash = trash - some
@@ -379,6 +384,6 @@ def session_keys(artifact: Artifact, session: int) -> Steps[set[str]]:
     while True:
         page = yield ListKeys(prefix, after)
         keys |= {item.key for item in page}
-        if len(page) < 1000:
+        if len(page) < 1000 or page[-1].key <= after:
             return keys
         after = page[-1].key

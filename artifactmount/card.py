@@ -9,6 +9,7 @@ from typing import Any
 from artifactmount.errors import CorruptError, UsageError
 
 CARD_LIMIT = 1 << 20
+DEPTH_LIMIT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Card:
     def encode(self) -> bytes:
         """Canonical JSON. Raises UsageError beyond 1 MiB."""
         fields = {"metadata": self.metadata, "note": self.note}
+        if _is_deep(fields):  # as it can be written, every reader can show it
+            raise UsageError(f"metadata is nested deeper than {DEPTH_LIMIT} levels")
         try:
             json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair is no text
             text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -42,3 +45,13 @@ class Card:
         if not canonical or not isinstance(note, str) or not isinstance(metadata, dict):
             raise CorruptError("a version's card is not in its one form")
         return Card(note, metadata)
+
+
+def _is_deep(value: object) -> bool:
+    level: list[object] = [value]
+    for _ in range(DEPTH_LIMIT + 2):
+        inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list, tuple))]
+        level = [item for part in inner for item in part]
+        if not level:
+            return False
+    return True

@@ -6,10 +6,12 @@ can serve one version for another, however old the state is that it is asked wit
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from blake3 import blake3
 
@@ -18,7 +20,7 @@ from artifactmount.cache import Cache
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card
 from artifactmount.digest import PLAIN_CHUNKING, Chunking
-from artifactmount.errors import CorruptError, NotFoundError
+from artifactmount.errors import ArtifactError, CorruptError, NotFoundError, RefusedError
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import PACK_BYTES, compress
@@ -34,6 +36,7 @@ PIECE = 4 << 20
 RATIO_LIMIT = 256
 _PARALLEL = 8
 _MAPPED = 1 << 20
+_SPARE = 64 << 20
 
 
 def read_in_place(path: str) -> memoryview:
@@ -58,13 +61,18 @@ class Catalog:
         """Note and metadata of a version. Raises KeyMissingError when a newer state no longer has it, CorruptError."""
         key = self._card_key(version)
         cached = self._cache.state_get(key)
-        if cached is None:
-            cached = self.read_stored(version)[0]
-            self._cache.state_put(key, cached)
-        return Card.decode(cached)
+        if cached is not None:
+            with contextlib.suppress(CorruptError):  # the cache proves nothing
+                return Card.decode(cached)
+        stored = self.read_stored(version)[0]
+        card = Card.decode(stored)
+        self._cache.state_put(key, stored)
+        return card
 
     def _card_key(self, version: Version) -> bytes:
-        return b"card" + blake3(f"{self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}".encode()).digest()
+        # With the place, as nothing in the log proves a card: a store that calls itself another project must not answer for that one.
+        where = f"{self._store.place} {self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}"
+        return b"card" + blake3(where.encode("utf-8", "surrogateescape")).digest()
 
     def run(self, version: Version) -> Run:
         """The delta of a version against the live version before it."""
@@ -146,34 +154,47 @@ class Catalog:
             # A run that went may have been the only one to name a place. Rare (deletions), so the simple way: start again.
             index.reset()
             indexed = set()
+        self.load(version for digest, version in live.items() if digest not in indexed)
         for digest, version in live.items():
             if digest not in indexed:
                 index.add_run(digest, ((chunk.digest, chunk.place) for chunk in self.run(version).all_chunks()))
         return index
 
+    def load(self, versions: Iterable[Version]) -> None:
+        """See to it that the runs of many versions are at hand, several read at once, for whoever goes through them."""
+        missing = [version for version in versions if version.metadata.run not in self._runs]
+        if missing:
+            self._load_all(missing, [version.metadata.run for version in missing])
+
     def forget_dead(self, before: State, after: State, *, chunks: bool) -> None:
         """Drop from the cache what left with the versions deleted between two states: runs, manifests, and with `chunks` their content.
 
-        Content that a live version names stays, as far as its run is known here: what is dropped too much is fetched again.
+        Content that a live version names stays, as far as its run is at hand; the store is asked only for a run that was replaced: it took
+        over what lives on. What is dropped too much is fetched again.
         """
         gone = [v for n, v in before.versions.items() if n not in after.versions or after.versions[n].metadata.run != v.metadata.run]
         dead: set[bytes] = set()
+        for run in filter(None, (self._held(version.metadata.run) for version in gone if chunks)):
+            dead.update(chunk for _, chunk, *_ in run.places())
+        if dead:
+            for n, version in after.versions.items():
+                replaced = n in before.versions and before.versions[n].metadata.run != version.metadata.run
+                with suppress(ArtifactError):  # not to be had now: what it names is dropped, too
+                    live = self.run(version) if replaced else self._held(version.metadata.run)
+                    dead.difference_update(chunk for _, chunk, *_ in (live.places() if live is not None else ()))
+            self._cache.forget_chunks(dead)
         for version in gone:
             for digest in filter(None, (version.metadata.run, version.metadata.full)):
-                run = self._runs.pop(digest, None) or self._cached_run(digest)
-                if chunks and run is not None:
-                    dead.update(chunk for _, chunk, *_ in run.places())
+                self._runs.pop(digest, None)
                 self._cache.forget_file("runs", digest.hex())
             if version.n not in after.versions:
                 chain = [before.versions[n] for n in before.chain(version.n)]
                 self._cache.forget_file("tables", _chain_name(_chain_digests(chain)))
                 self._cache.state_forget(self._card_key(version))
-        if dead:
-            changed = {version.metadata.run for version in before.versions.values()}
-            for version in after.versions.values():
-                run = self.run(version) if version.metadata.run not in changed else self._cached_run(version.metadata.run)
-                dead.difference_update(chunk for _, chunk, *_ in (run.places() if run is not None else ()))
-            self._cache.forget_chunks(dead)
+
+    def _held(self, digest: bytes) -> Run | None:
+        """A run that is at hand without asking the store."""
+        return self._runs.get(digest) or self._cached_run(digest)
 
     def runs(self, state: State, table: Table) -> list[Run]:
         """The runs that a table's rows come from, in the order of its `origins`."""
@@ -218,20 +239,34 @@ class Catalog:
         """
         metadata, cipher = version.metadata, self.artifact.cipher
         wanted = metadata.run_length + metadata.full_length
-        pieces: list[bytes] = []
-        total = 0
+        if len(metadata.packs) > 3 + wanted // PIECE:  # a card, and the pieces of two runs: a range could name 10^8 packs
+            raise CorruptError(f"{self.artifact.name}: the metadata of a version lies in more packs than it has pieces")
+        card: bytes | None = None
+        columns = bytearray()  # grows with what came, never on the word of a length
         for pack in metadata.packs:
             stored = self._store.get(self.artifact.pack_key(pack), 0, PACK_BYTES)
             for row in cipher.whole(pack, stored):
-                if row.plain > max(RATIO_LIMIT * row.stored, 4096) or total > wanted + (1 << 20):
+                if row.plain > max(RATIO_LIMIT * row.stored, 4096) or len(columns) + (row.plain if card is not None else 0) > wanted:
                     raise CorruptError(f"{self.artifact.pack_key(pack)} holds more than its version says")
-                pieces.append(cipher.chunk(pack, row.offset, stored[row.offset : row.offset + row.stored], row.plain, row.digest))
-                total += row.plain
-        card, columns = pieces[0] if pieces else b"", b"".join(pieces[1:])
-        delta, full = columns[: metadata.run_length], columns[metadata.run_length :]
+                piece = cipher.chunk(pack, row.offset, stored[row.offset : row.offset + row.stored], row.plain, row.digest)
+                if card is None:
+                    card = piece
+                else:
+                    _check_room(len(columns), self.artifact.name)
+                    columns += piece
+        card = card or b""
+        delta, full = bytes(memoryview(columns)[: metadata.run_length]), bytes(memoryview(columns)[metadata.run_length :])
         if len(columns) != wanted or blake3(delta).digest() != metadata.run or (full and blake3(full).digest() != metadata.full):
             raise CorruptError(f"{self.artifact.name}: the metadata of a version is not what its log says")
         return card, delta, full
+
+
+def _check_room(held: int, name: str) -> None:
+    """Refuse a run for which there is no memory: a small one may unpack to 256 times its size, and more of them may follow."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo", "rb") as file:
+        free = next((int(line.split()[1]) << 10 for line in file if line.startswith(b"MemAvailable:")), 1 << 62)
+        if free < held + _SPARE:  # it is copied once when it is whole
+            raise RefusedError(f"{name}: a version's list of files takes more memory than this machine has left ({held:,} bytes and more)")
 
 
 def _chain_digests(chain: list[Version]) -> list[bytes]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from artifactmount.digest import CHUNK_LIMIT, PLAIN_CHUNKING, SINGLE_LIMIT, Chunking, content_digest
 from artifactmount.pack import compress
@@ -44,16 +45,59 @@ Read = tuple[Content, Chunk | None]
 """A small file: its content, and its only chunk (None for an empty file)."""
 
 
-class ContentReader:
-    """Reads files of one staging folder. `known(digest)` is asked from threads whether a chunk is needed at all."""
+class Chunker:
+    """Cuts bytes into chunks, in threads. `known(digest)` is asked from there whether a chunk is needed at all."""
 
-    def __init__(self, staging: Staging, known: Callable[[bytes], bool], threads: int = 2, chunking: Chunking = PLAIN_CHUNKING) -> None:
-        self._staging, self.known, self.chunking = staging, known, chunking
+    def __init__(self, known: Callable[[bytes], bool], threads: int = 2, chunking: Chunking = PLAIN_CHUNKING) -> None:
+        self.known, self.chunking = known, chunking
         self._pool = ThreadPoolExecutor(threads)
 
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def chunk(self, plain: bytes | memoryview) -> Chunk:
+        """Bytes that are one chunk."""
+        digest = self.chunking.digest(plain)
+        return Chunk(digest, len(plain), None if self.known(digest) else compress(plain)[1])
+
+    def stream(self, read: Callable[[int, int], bytes]) -> Iterator[list[Chunk]]:
+        """A file of any size as chunks, a window at a time in order. `read(length, offset)` gives its bytes as `os.pread` does."""
+        for window in self._windows(read):
+            yield list(self._pool.map(self.chunk, window))
+
+    def _windows(self, read: Callable[[int, int], bytes]) -> Iterator[list[memoryview]]:
+        """The file cut into chunks, some at a time; the next bytes are read while these are hashed."""
+        offset, rest = 0, b""
+        reading = self._pool.submit(read, _WINDOW, 0)
+        while True:
+            got = reading.result()
+            offset += len(got)
+            if got:
+                reading = self._pool.submit(read, _WINDOW, offset)
+            view = memoryview(rest + got if rest else got)
+            chunks: list[memoryview] = []
+            start = 0
+            # A cut depends on the CHUNK_LIMIT bytes after its start, so near the end of what was read it must wait for more.
+            while start < len(view) and (not got or len(view) - start >= CHUNK_LIMIT):
+                # A file that shrank below the limit since it was listed is one chunk, as any file of its size.
+                whole = offset == len(view) and not got and len(view) <= SINGLE_LIMIT
+                length = len(view) if whole else self.chunking.cut(view[start:])
+                chunks.append(view[start : start + length])
+                start += length
+            rest = bytes(view[start:])
+            if chunks:
+                yield chunks
+            if not got:
+                return
+
+
+class ContentReader(Chunker):
+    """Reads files of one staging folder."""
+
+    def __init__(self, staging: Staging, known: Callable[[bytes], bool], threads: int = 2, chunking: Chunking = PLAIN_CHUNKING) -> None:
+        super().__init__(known, threads, chunking)
+        self._staging = staging
 
     def small(self, found: Iterable[Found], wanted: Callable[[Found], bool]) -> Iterator[tuple[Found, Read | None]]:
         """Every path, in order, with its content where it is `wanted`; None elsewhere, and for a file of more than one chunk."""
@@ -77,12 +121,8 @@ class ContentReader:
         content, status = read
         if not content:
             return Content(content_digest([]), b"", status), None
-        chunk = self._chunk(content)
+        chunk = self.chunk(content)
         return Content(chunk.digest, chunk.digest, status), chunk
-
-    def _chunk(self, plain: bytes | memoryview) -> Chunk:
-        digest = self.chunking.digest(plain)
-        return Chunk(digest, len(plain), None if self.known(digest) else compress(plain)[1])
 
     def large(self, path: bytes) -> Iterator[list[Chunk] | Content]:
         """A large file: its chunks, a window at a time in order, and at the end the content.
@@ -94,8 +134,7 @@ class ContentReader:
             descriptor = self._staging.open(path)
             try:
                 before, digests, total = os.fstat(descriptor), list[bytes](), 0
-                for window in self._windows(descriptor):
-                    chunks = list(self._pool.map(self._chunk, window))
+                for chunks in self.stream(partial(os.pread, descriptor)):
                     digests += [chunk.digest for chunk in chunks]
                     total += sum(chunk.plain for chunk in chunks)
                     yield chunks
@@ -109,31 +148,6 @@ class ContentReader:
             finally:
                 os.close(descriptor)
         raise self._staging.restless(path)
-
-    def _windows(self, descriptor: int) -> Iterator[list[memoryview]]:
-        """The file cut into chunks, some at a time; the next bytes are read while these are hashed."""
-        offset, rest = 0, b""
-        reading = self._pool.submit(os.pread, descriptor, _WINDOW, 0)
-        while True:
-            read = reading.result()
-            offset += len(read)
-            if read:
-                reading = self._pool.submit(os.pread, descriptor, _WINDOW, offset)
-            view = memoryview(rest + read if rest else read)
-            chunks: list[memoryview] = []
-            start = 0
-            # A cut depends on the CHUNK_LIMIT bytes after its start, so near the end of what was read it must wait for more.
-            while start < len(view) and (not read or len(view) - start >= CHUNK_LIMIT):
-                # A file that shrank below the limit since it was listed is one chunk, as any file of its size.
-                whole = offset == len(view) and not read and len(view) <= SINGLE_LIMIT
-                length = len(view) if whole else self.chunking.cut(view[start:])
-                chunks.append(view[start : start + length])
-                start += length
-            rest = bytes(view[start:])
-            if chunks:
-                yield chunks
-            if not read:
-                return
 
 
 def _batches(found: Iterable[Found]) -> Iterator[list[Found]]:

@@ -23,13 +23,17 @@ import pyfuse3
 import trio
 
 from artifactmount.cache import Cache
+from artifactmount.config import read_config
 from artifactmount.errors import ArtifactError, LockedError, RefusedError
 from artifactmount.fuse import Operations
 from artifactmount.keys import Keyring
-from artifactmount.mountpoint import Record, mount_at, prepare, within
+from artifactmount.mountpoint import Record, check_allow_other, mount_at, prepare, within
 from artifactmount.namespace import Namespace
+from artifactmount.plain import PlainFormatter
+from artifactmount.private import make_folder
 from artifactmount.project import Project, open_store
 from artifactmount.reader import Hopper, Reader
+from artifactmount.sources.access import Access, Sources
 from artifactmount.store import Store
 from artifactmount.store.folder import FolderStore
 from artifactmount.tree import Tree
@@ -43,7 +47,10 @@ _LOG_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What to mount where. `mountpoint` is absolute, links resolved; `budget` is the cache's, in bytes."""
+    """What to mount where. `mountpoint` is absolute, links resolved; `budget` is the cache's, in bytes.
+
+    `uid` and `gid`: whose the files are shown to be, of this process where None; `umask`: the permission bits they are shown without.
+    """
 
     url: str
     cache: str
@@ -51,6 +58,9 @@ class Mount:
     mountpoint: str
     state_directory: str
     allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
 
     @property
     def record(self) -> Record:
@@ -64,19 +74,22 @@ def serve(mount: Mount, ready: Callable[[], None], keyring: Keyring) -> None:
     Raises ArtifactError when the project cannot be opened or nothing can be mounted there.
     """
     _raise_open_files()
+    if mount.allow_other:
+        check_allow_other()
     with mount.record.held(mount.url):
         prepare(mount.mountpoint)
         store = open_store(mount.url)
         _check_roots(mount, store)
-        cache = Cache(mount.cache, mount.budget)
+        cache, sources = Cache(mount.cache, mount.budget), Sources(Access.of(read_config(os.environ).references))
         try:
-            trio.run(_serve, Project(store, cache, mount.state_directory, keyring=keyring), mount, ready)
+            trio.run(_serve, Project(store, cache, mount.state_directory, keyring=keyring), sources, mount, ready)
         except BaseExceptionGroup as group:  # what leaves a nursery comes in groups, also when it is one
             ours = group.subgroup(ArtifactError)
             if ours is None:
                 raise
             raise _first(ours) from group
         finally:
+            sources.close()
             cache.close()
 
 
@@ -97,10 +110,12 @@ def _check_roots(mount: Mount, store: Store) -> None:
             raise RefusedError(f"the {what} folder {path} and the mountpoint {mount.mountpoint} must lie apart")
 
 
-async def _serve(project: Project, mount: Mount, ready: Callable[[], None]) -> None:
+async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         hopper, tree = Hopper(nursery), Tree(time.time_ns())
-        operations = Operations(tree, Namespace(project, tree, hopper), Reader(project, hopper), hopper, project.cache)
+        reader = Reader(project, hopper, sources)
+        operations = Operations(tree, Namespace(project, tree, hopper), reader, hopper, project.cache)
+        operations.show_as(mount.uid, mount.gid, mount.umask)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:
                 pyfuse3.init(operations, mount.mountpoint, _options(mount))
@@ -147,7 +162,7 @@ def start(mount: Mount, keyring: Keyring) -> None:
     The keys go through a pipe: everybody may read a process's arguments, and its environment stays for as long as it lives.
     """
     record = mount.record
-    os.makedirs(os.path.dirname(record.log), mode=0o700, exist_ok=True)
+    make_folder(os.path.dirname(record.log))
     with suppress(FileNotFoundError):
         if os.stat(record.log).st_size > _LOG_LIMIT:
             os.replace(record.log, record.log + ".1")
@@ -211,7 +226,9 @@ def leave(code: int) -> NoReturn:
 
 def log_to(stream: object) -> None:
     """Send warnings, and what the daemon tells of itself, to a stream, a line each."""
-    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")  # type: ignore[call-overload]
+    lines = logging.StreamHandler(stream)  # type: ignore[call-overload]
+    lines.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
     for chatty in ("botocore", "boto3", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

@@ -6,74 +6,74 @@ in a pack is live while the run of a live version names it there.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from blake3 import blake3
-
 from artifactmount.acts import Act, Close, Commit, Counts, DeleteArtifact, DeleteVersion, Move, Op, RemoveAlias, ReplaceRun, SetAlias
-from artifactmount.artifact import Artifact, Writer, append, finish_trash, head
+from artifactmount.artifact import Artifact, Writer, append, finish_trash, head, session_keys
 from artifactmount.catalog import Catalog
 from artifactmount.crypto import copy_chunks
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, RefusedError, StoreError
-from artifactmount.fold import LATEST
+from artifactmount.garbage import sweep, sweep_checkpoints
+from artifactmount.liveness import Plan, live_bytes, plan_deletion
+from artifactmount.log import ENTRY_LIMIT
 from artifactmount.pack import PACK_BYTES, PACK_LIMIT, PackBuilder
 from artifactmount.packer import Packer
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.run import Run
 from artifactmount.session import Session, complete
-from artifactmount.squash import squash
-from artifactmount.state import State, Version
-from artifactmount.steps import Delete, GetMany, ListKeys, Local, Steps, drive
-from artifactmount.store import Listed
+from artifactmount.state import LATEST, State, Version
+from artifactmount.steps import GetMany, Local, Steps, drive
 
 #: Packs read at once to be written anew, each up to 16 MiB: this bounds the memory.
 _AT_ONCE = 4
 _PAGE = 1000
 
-#: A chunk's place as far as liveness goes: the pack where it is now, and its digest.
-_Places = dict[PackId, dict[bytes, int]]
+#: An entry may have 1 MiB. So much of it does a moved pack take, and a version whose run is replaced, at most.
+_MOVE_BYTES, _REPLACE_BYTES = 50, 900
 
 
 @dataclass(slots=True)
 class Deleted:
-    """What a deletion did, or would do: versions that go; plain bytes that leave the store; packs that leave it whole, and those that leave
-    after what is still live in them was written anew; and by version, the plain bytes that it is charged for from now on."""
+    """What a deletion did, or would do: versions that go; plain bytes that leave the store (None: a run could not be read); packs that
+    leave it whole, and those that leave after what is still live in them was written anew; and by version, the plain bytes that it is
+    charged for from now on."""
 
     versions: list[int] = field(default_factory=list)
-    freed: int = 0
+    freed: int | None = 0
     packs: int = 0
     rewritten: int = 0
     passed: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Plan:
-    """A deletion worked out on one state: the new runs of versions whose base goes, what is still live of packs that die in part, and what
-    dies. Of the packs that were looked at: what each version is charged for, and what of it passed to it from those that go."""
-
-    gone: list[int]
-    runs: dict[int, Run]
-    partly: dict[PackId, frozenset[bytes]]
-    dead: _Places
-    charged: dict[int, int]
-    passed: dict[int, int]
+Still = Callable[[State], Collection[int]]
+"""Which versions may go in a state, asked again on every newer one."""
 
 
-def delete_versions(project: Project, name: str, numbers: Iterable[int], *, delete_aliases: bool = False, dry_run: bool = False) -> Deleted:
-    """Delete versions. Those that are gone already are no error: what they left is cleaned up.
+def delete_versions(
+    project: Project,
+    name: str,
+    numbers: Iterable[int],
+    *,
+    delete_aliases: bool = False,
+    dry_run: bool = False,
+    still: Still | None = None,
+) -> Deleted:
+    """Delete versions. Those that are gone already are no error: what they left is cleaned up. `still`: only those of them that it names
+    in the very state that the deletion follows.
 
     Raises NotFoundError for numbers that never were; RefusedError when other aliases than `latest` point to them (not with
-    `delete_aliases`); StoreError when something could not be removed; OutcomeUnknownError.
+    `delete_aliases`); DeniedError, before anything is done, when these credentials may not delete; StoreError when something could not be
+    removed; OutcomeUnknownError.
     """
-    deletion = Deletion(project.artifact(name), project.catalog(name), project.writer, set(numbers), delete_aliases)
+    deletion = Deletion(project.artifact(name), project.catalog(name), project.writer, set(numbers), delete_aliases, still)
     known = ever(project, name)
     if dry_run:
-        return deletion.preview(known)
+        return project.reading(name, deletion.preview, known)
+    project.check_may_delete(name)
     state, deleted = drive(project.store, deletion.steps(known))
     project.remember(name, state)
     return deleted
@@ -82,9 +82,12 @@ def delete_versions(project: Project, name: str, numbers: Iterable[int], *, dele
 def delete_artifact(project: Project, name: str) -> Deleted:
     """Delete all versions of an artifact, its aliases, and everything that sessions left. The log says so, and its numbers go on.
 
-    Raises NotFoundError, StoreError, OutcomeUnknownError.
+    Raises NotFoundError, StoreError (DeniedError before anything is done), OutcomeUnknownError.
     """
-    state, deleted = drive(project.store, _delete_all(project.artifact(name), project.catalog(name), ever(project, name), project.writer))
+    known = ever(project, name)
+    project.check_may_delete(name)
+    steps = delete_all_steps(project.artifact(name), project.catalog(name), known, project.writer)
+    state, deleted = drive(project.store, steps)
     project.remember(name, state)
     return deleted
 
@@ -97,45 +100,26 @@ def ever(project: Project, name: str) -> State:
     return state
 
 
-def _delete_all(artifact: Artifact, catalog: Catalog, known: State, writer: Writer) -> Steps[tuple[State, Deleted]]:
+def delete_all_steps(artifact: Artifact, catalog: Catalog, known: State, writer: Writer) -> Steps[tuple[State, Deleted]]:
+    """See `delete_artifact`."""
     deleted = Deleted()
 
     def make(state: State) -> Steps[Act | None]:
         nonlocal deleted
-        deleted = Deleted(list(state.versions), 0, len(state.packs))
+        deleted = Deleted(list(state.versions), None, len(state.packs))
         with suppress(ArtifactError):  # what cannot be read can be deleted all the same
-            deleted.freed = yield Local(partial(_plain_bytes, catalog, state))
+            deleted.freed = yield Local(partial(live_bytes, state, catalog))
         return Commit(None, PackRanges(), (DeleteArtifact(),)) if state.versions or state.open else None
 
     after = (yield from append(artifact, known, make, writer)).state
     state = yield from finish_trash(artifact, after, writer)
     _confirm(artifact, after.trash, state)
     # What sessions left: those just closed, and any that ended before.
-    yield from _sweep(
+    yield from sweep(
         artifact, f"{artifact.prefix}data/", lambda key: (pack := artifact.pack_of(key)) is not None and state.is_garbage(pack)
     )
-    # Checkpoints say what the log says, and something of every version at once. The next one is written with nothing of them.
-    yield from _sweep(artifact, artifact.checkpoint_key(0)[:-16], lambda key: key <= artifact.checkpoint_key(after.seq - 1))
+    state = yield from sweep_checkpoints(artifact, state, writer)
     return state, deleted
-
-
-def _sweep(artifact: Artifact, prefix: str, dead: Callable[[str], bool]) -> Steps[None]:
-    last = ""
-    while True:
-        page: list[Listed] = yield ListKeys(prefix, last)
-        if keys := tuple(item.key for item in page if dead(item.key)):
-            yield Delete(keys)
-        if len(page) < _PAGE:
-            return
-        last = page[-1].key
-
-
-def _plain_bytes(catalog: Catalog, state: State) -> int:
-    """Of all live places."""
-    places: _Places = {}
-    for version in state.versions.values():
-        _add(places, _places(state, catalog.run(version), None))
-    return sum(sum(chunks.values()) for chunks in places.values())
 
 
 def _confirm(artifact: Artifact, trash: PackRanges, state: State) -> None:
@@ -145,12 +129,32 @@ def _confirm(artifact: Artifact, trash: PackRanges, state: State) -> None:
         raise StoreError(f"{artifact.name}: deleted, but {len(left)} packs could not be removed from the store yet; run the command again")
 
 
+def _confirm_leftovers(artifact: Artifact, session: int | None, state: State) -> Steps[None]:
+    """That nothing which this deletion stored for an attempt that lost its slot is left: copies of what may be dead by now."""
+    if session is None:
+        return
+    keys = yield from session_keys(artifact, session)
+    left = [pack for key in keys if (pack := artifact.pack_of(key)) is not None and state.is_garbage(pack)]
+    if left:
+        raise StoreError(
+            f"{artifact.name}: deleted, but {len(left)} packs of an attempt that was overtaken could not be removed from the store yet; "
+            f"`artifactmount gc {artifact.name}` removes them"
+        )
+
+
+#: What a new pack is made from: of each old one what is live.
+_Group = list[tuple[PackId, frozenset[bytes]]]
+
+
 class Deletion:
     """One deletion of versions under way."""
 
-    def __init__(self, artifact: Artifact, catalog: Catalog, writer: Writer, numbers: set[int], delete_aliases: bool) -> None:
+    def __init__(
+        self, artifact: Artifact, catalog: Catalog, writer: Writer, numbers: set[int], delete_aliases: bool, still: Still | None = None
+    ) -> None:
         self._artifact, self._catalog, self._writer = artifact, catalog, writer
-        self._numbers, self._delete_aliases = numbers, delete_aliases
+        self._numbers, self._delete_aliases, self._still = numbers, delete_aliases, still
+        self._planned: tuple[object, Plan] | None = None
         self.begin_anew(artifact.empty())
 
     def begin_anew(self, state: State) -> None:
@@ -163,15 +167,14 @@ class Deletion:
 
     def preview(self, state: State) -> Deleted:
         """What the deletion would do in this state."""
-        gone = self._gone(state)
-        plan = self._plan(state, gone)
-        return self._told(state, plan)
+        return self._told(state, self._plan(state, self._gone(state)))
 
     def steps(self, known: State) -> Steps[tuple[State, Deleted]]:
         """The whole deletion: the state after it, and what it did."""
         state = yield from head(self._artifact, known)
         after, state = yield from complete(self._artifact, self._writer, state, self)
         _confirm(self._artifact, after.trash, state)
+        yield from _confirm_leftovers(self._artifact, self.session.id, state)
         return state, self._deleted
 
     def attempt(self, state: State) -> Steps[tuple[State, State]]:
@@ -187,8 +190,9 @@ class Deletion:
         never = sorted(n for n in self._numbers if n >= state.next)
         if never:
             raise NotFoundError(f"no version {self._artifact.name}:v{never[0]}; `artifactmount ls {self._artifact.name}` lists them")
-        gone = [n for n in state.versions if n in self._numbers]
-        held = sorted(alias for alias, n in state.aliases.items() if n in self._numbers and alias != LATEST)
+        meant = self._numbers if self._still is None else self._numbers.intersection(self._still(state))
+        gone = [n for n in state.versions if n in meant]
+        held = sorted(alias for alias, n in state.aliases.items() if n in meant and alias != LATEST)
         if held and not self._delete_aliases:
             raise RefusedError(
                 f"{self._artifact.name}: {', '.join(f'{alias} -> v{state.aliases[alias]}' for alias in held)}: move the aliases first, "
@@ -203,7 +207,12 @@ class Deletion:
         if not gone:
             self._deleted = Deleted()
             return None if self.session.id is None else Close(self.session.id)
-        plan: _Plan = yield Local(lambda: self._plan(state, gone))
+        plan: Plan = yield Local(lambda: self._plan(state, gone))
+        if len(plan.partly) * _MOVE_BYTES + len(plan.runs) * _REPLACE_BYTES > ENTRY_LIMIT:
+            raise RefusedError(
+                f"{self._artifact.name}: so many versions ({len(gone)}, of {len(plan.partly)} packs that other versions need in part) "
+                "cannot go at once; delete some of them at a time"
+            )
         moves = yield from self._rewrite(plan.partly)
         ops: list[Op] = [DeleteVersion(n) for n in gone]
         kept = set(moves.values())
@@ -220,6 +229,13 @@ class Deletion:
         self._kept = frozenset(kept)
         self._deleted = self._told(state, plan)
         return Commit(self.session.id, PackRanges.of(kept), tuple(ops))
+
+    def _plan(self, state: State, gone: list[int]) -> Plan:
+        """Worked out once for the same live runs: a lost slot to an entry that changes none of them costs no second count."""
+        key = (gone, [(n, version.metadata.run) for n, version in state.versions.items()], state.moved)
+        if self._planned is None or self._planned[0] != key:
+            self._planned = key, plan_deletion(state, self._catalog, gone)
+        return self._planned[1]
 
     def _stored(self, version: Version) -> tuple[bytes, bytes]:
         """Card and whole manifest (or nothing) of a version, to be stored again beside another run."""
@@ -238,7 +254,7 @@ class Deletion:
             yield RemoveAlias(LATEST) if highest is None else SetAlias(LATEST, highest)
 
     @staticmethod
-    def _told(state: State, plan: _Plan) -> Deleted:
+    def _told(state: State, plan: Plan) -> Deleted:
         dead = [pack for pack in plan.dead if pack not in plan.partly]
         return Deleted(
             plan.gone,
@@ -247,48 +263,6 @@ class Deletion:
             len(plan.partly),
             plan.passed,
         )
-
-    # -- what lives on -------------------------------------------------------------------------------------------------------------
-    def _plan(self, state: State, gone: list[int]) -> _Plan:
-        runs, old = self._squashed(state, gone)
-        before: _Places = {}
-        for run in old:
-            _add(before, _places(state, run, None))
-        left: dict[PackId, dict[bytes, int]] = {}  # place -> the lowest version that goes and names it
-        for n in gone:
-            for pack, chunks in _places(state, self._catalog.run(state.versions[n]), before).items():
-                left[pack] = dict.fromkeys(chunks, n) | left.get(pack, {})
-        after: _Places = {}
-        charged, passed = Counter[int](), Counter[int]()
-        for n, version in state.versions.items():
-            if n in gone:
-                continue
-            for pack, chunks in _places(state, runs.get(n) or self._catalog.run(version), before).items():
-                mine, theirs = after.setdefault(pack, {}), left.get(pack, {})
-                for digest, size in chunks.items():
-                    if digest not in mine:
-                        mine[digest] = size
-                        charged[n] += size
-                        passed[n] += size if theirs.get(digest, n) < n else 0
-        dead = {pack: {d: size for d, size in chunks.items() if d not in after.get(pack, {})} for pack, chunks in before.items()}
-        dead = {pack: chunks for pack, chunks in dead.items() if chunks}
-        partly = {pack: frozenset(after[pack]) for pack in dead if pack in after}
-        return _Plan(gone, runs, partly, dead, charged, {n: more for n, more in passed.items() if more})
-
-    def _squashed(self, state: State, gone: list[int]) -> tuple[dict[int, Run], list[Run]]:
-        """The new runs of the versions right above deleted ones, and the old runs that go."""
-        runs: dict[int, Run] = {}
-        old: list[Run] = []
-        waiting: list[Run] = []
-        for n, version in state.versions.items():
-            if n in gone:
-                waiting.append(self._catalog.run(version))
-            elif waiting:
-                waiting.append(self._catalog.run(version))
-                old += waiting
-                runs[n] = _squash_all(waiting)
-                waiting = []
-        return runs, old + waiting
 
     @staticmethod
     def _counts(version: Version, run: Run, adds: int) -> Counts:
@@ -304,22 +278,18 @@ class Deletion:
         for copied, copy in self._copies.items():
             if wanted.issuperset(copied) and all(pack not in moves for pack, _ in copied):
                 moves.update((pack, copy) for pack, _ in copied)
+        groups: list[_Group] = []
         try:
-            groups = yield from self._send_copies(sorted(pack for pack in partly if pack not in moves), partly)
-        except ArtifactError:  # a pack was moved by somebody faster, say: what is on its way must not come with the next attempt's
-            yield from self._packer.collect()
-            raise
-        for done, copy in zip(groups, (yield from self._packer.collect()), strict=True):
-            self._copies[tuple(done)] = copy
-            moves.update((pack, copy) for pack, _ in done)
+            yield from self._send_copies(sorted(pack for pack in partly if pack not in moves), partly, groups)
+        finally:  # also where a pack was moved by somebody faster: what is sent by then is not sent again
+            for done, copy in zip(groups, (yield from self._packer.collect()), strict=True):
+                self._copies[tuple(done)] = copy
+                moves.update((pack, copy) for pack, _ in done)
         return moves
 
-    def _send_copies(
-        self, rest: list[PackId], partly: dict[PackId, frozenset[bytes]]
-    ) -> Steps[list[list[tuple[PackId, frozenset[bytes]]]]]:
-        """Send what is live of these packs: what each new pack was made from, in order."""
-        groups: list[list[tuple[PackId, frozenset[bytes]]]] = []
-        builder, group, held = self._artifact.cipher.builder(), list[tuple[PackId, frozenset[bytes]]](), set[bytes]()
+    def _send_copies(self, rest: list[PackId], partly: dict[PackId, frozenset[bytes]], groups: list[_Group]) -> Steps[None]:
+        """Send what is live of these packs, and add to `groups` what each new pack was made from, in order."""
+        builder, group, held = self._artifact.cipher.builder(), _Group(), set[bytes]()
         for start in range(0, len(rest), _AT_ONCE):
             packs = rest[start : start + _AT_ONCE]
             found = yield GetMany(tuple(self._artifact.pack_key(pack) for pack in packs), PACK_BYTES)
@@ -333,7 +303,6 @@ class Deletion:
         if group:
             yield from self._packer.send(builder)
             groups.append(group)
-        return groups
 
     def _copy(self, pack: PackId, stored: bytes | None, live: frozenset[bytes], builder: PackBuilder, held: set[bytes]) -> None:
         key = self._artifact.pack_key(pack)
@@ -345,32 +314,3 @@ class Deletion:
             raise CorruptError(f"{key} does not hold all that its runs name; `artifactmount verify {self._artifact.name}` tells more")
         copy_chunks(cipher, pack, stored, (row for row in rows if row.digest not in held), builder)
         held.update(row.digest for row in rows)  # two packs may have one, of snapshots that raced
-
-
-def _places(state: State, run: Run, only: Collection[PackId] | None) -> _Places:
-    """The places that a run names, as (pack where it is now, digest) with the chunk's plain length; of these packs only."""
-    now = [state.resolve(pack) for pack in run.packs]
-    places: _Places = {pack: {} for pack in now if only is None or pack in only}
-    if places:
-        chunks = [places.get(pack) for pack in now]
-        for _, digest, pack, _, _, plain in run.places():
-            if (found := chunks[pack]) is not None:
-                found[digest] = plain
-    return places
-
-
-def _add(places: _Places, more: _Places) -> None:
-    for pack, chunks in more.items():
-        places.setdefault(pack, {}).update(chunks)
-
-
-def _squash_all(runs: list[Run]) -> Run:
-    """Runs that follow each other as one: pair by pair, so that a row is copied once for each doubling."""
-    while len(runs) > 1:
-        pairs = [runs[i : i + 2] for i in range(0, len(runs), 2)]
-        runs = [pair[0] if len(pair) == 1 else _as_run(squash(pair[0], pair[1])) for pair in pairs]
-    return runs[0]
-
-
-def _as_run(columns: bytes) -> Run:
-    return Run(columns, blake3(columns).digest(), check=False)

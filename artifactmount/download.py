@@ -7,39 +7,56 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 
-from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError, RefusedError
+from artifactmount.errors import (
+    CorruptError,
+    KeyMissingError,
+    NotFoundError,
+    RefusedError,
+    SourceChangedError,
+    SourceDeniedError,
+    SourceError,
+)
 from artifactmount.fetch import Fetcher
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
 from artifactmount.names import Reference, resolve
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
+from artifactmount.reference import Referent
 from artifactmount.rows import Kind, child_key, is_executable, path_of, show_path
 from artifactmount.run import ChunkRef, Run
+from artifactmount.sources.access import Access, Sources
 from artifactmount.state import State, Version
 from artifactmount.target import Part, Target
 
 #: Work is done in batches of about so many bytes or files: the memory and the open files that a download takes.
 _BATCH_BYTES = 64 << 20
 _BATCH_FILES = 512
+_PIECE_BYTES = 4 << 10  # what a piece costs beside its bytes, and more: a file may say that it has 10^8 chunks of one byte
+_HOLES = 1000  # zeros pack this many times smaller at least: other chunks need not be compared
 _PARALLEL = 8
+#: Of what a reference leads to, so much is asked for at once.
+_RANGE = 4 << 20
 #: Chunks of a pack that lie closer than this are read in one request.
 _GAP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """What a download did: paths written and kept, and bytes written."""
+    """What a download did: paths written and kept, and bytes written; what was skipped, and why, a line each."""
 
     version: int
     path: str
     written: int
     kept: int
     bytes: int
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -64,11 +81,33 @@ class _Piece:
     ref: ChunkRef
 
 
-def download(project: Project, reference: Reference, path: str, *, overwrite: bool = False, progress: Progress | None = None) -> Downloaded:
+@dataclass(slots=True)
+class _Referenced:
+    """A referenced file to write."""
+
+    row: int
+    key: bytes
+    name: bytes
+    referent: Referent
+    part: Part
+    error: SourceError | None = None
+
+
+def download(
+    project: Project,
+    reference: Reference,
+    path: str,
+    *,
+    sources: Sources | None = None,
+    overwrite: bool = False,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> Downloaded:
     """Write a version's files below the folder `path`, with the paths they have in the version.
 
     What is there and right stays untouched; what is not of the version stays, too. Raises NotFoundError; RefusedError when a file that is
-    there differs and `overwrite` is not given (then nothing was written); CorruptError; StoreError.
+    there differs and `overwrite` is not given (then nothing was written); CorruptError; StoreError; SourceError naming the reference whose
+    source cannot be had (`allow_missing`: one that is gone, changed or denied is skipped). Without `sources` no reference is followed.
     """
     catalog = project.catalog(reference.artifact)
 
@@ -81,10 +120,12 @@ def download(project: Project, reference: Reference, path: str, *, overwrite: bo
     rows = list(_ranges(table, reference))
     project.check_apart(os.path.realpath(path))
     with Target(path, project.artifact(reference.artifact).cipher.chunking.digest) as target:
-        download_ = _Download(project, reference.artifact, state, table, runs, target, progress or Silent())
+        download_ = _Download(
+            project, sources or Sources(Access(())), reference.artifact, state, table, runs, target, progress or Silent(), allow_missing
+        )
         wanted = download_.compare(rows, overwrite)
         download_.write(wanted)
-    return Downloaded(version.n, target.path, download_.written, download_.kept, download_.bytes)
+    return Downloaded(version.n, target.path, download_.written, download_.kept, download_.bytes, tuple(download_.skipped))
 
 
 def _ranges(table: Table, reference: Reference) -> Iterator[range]:
@@ -104,14 +145,24 @@ class _Download:
     """One download under way."""
 
     def __init__(
-        self, project: Project, name: str, state: State, table: Table, runs: list[Run], target: Target, progress: Progress
+        self,
+        project: Project,
+        sources: Sources,
+        name: str,
+        state: State,
+        table: Table,
+        runs: list[Run],
+        target: Target,
+        progress: Progress,
+        allow_missing: bool,
     ) -> None:
         self._project, self._artifact, self._state = project, project.artifact(name), state
-        self._fetcher = Fetcher(project, name)
+        self._fetcher, self._sources, self._allow_missing = Fetcher(project, name), sources, allow_missing
         self._table, self._runs, self._target, self._progress = table, runs, target, progress
         self.written = self.kept = self.bytes = 0
+        self.skipped: list[str] = []
 
-    def _refs(self, row: int) -> list[ChunkRef]:
+    def _refs(self, row: int) -> Sequence[ChunkRef]:
         origin, at = self._table.origin(row)
         return self._runs[origin].chunks(at)
 
@@ -149,16 +200,20 @@ class _Download:
                 return stat.S_ISDIR(present)
             case Kind.SYMLINK:
                 return stat.S_ISLNK(present) and self._target.has_link(key, name, self._target_of(row))
-            case _:
+            case kind:
                 size, executable = self._table.size(row), is_executable(self._table.mode(row))
+                if kind is Kind.REFERENCE:  # nobody knows its digest
+                    return self._target.has_times(key, name, size, executable, self._table.mtime(row))
                 return stat.S_ISREG(present) and self._target.has_file(key, name, self._refs(row), size, executable)
 
     # -- writing -------------------------------------------------------------------------------------------------------------------
     def write(self, wanted: list[range] | list[int]) -> None:
         """Write these rows."""
         rows = [row for item in wanted for row in (item if isinstance(item, range) else (item,))]
-        files = [row for row in rows if self._table.kind(row) is Kind.FILE]
-        self._progress.begin("downloading", sum(self._table.size(row) for row in files), len(files))
+        files = [row for row in rows if self._table.kind(row) in (Kind.FILE, Kind.REFERENCE)]
+        total = sum(self._table.size(row) for row in files)
+        self._check_room(files, total)
+        self._progress.begin("downloading", total, len(files))
         batch: list[_Piece] = []
         held = 0
         with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -167,7 +222,7 @@ class _Download:
                 for row in rows:
                     for piece in self._begin(row, opened):
                         batch.append(piece)
-                        held += piece.ref.place.plain
+                        held += piece.ref.place.plain + _PIECE_BYTES
                         if held >= _BATCH_BYTES:
                             self._fill(pool, batch, opened)
                             batch, held = [], 0
@@ -175,10 +230,26 @@ class _Download:
                         self._fill(pool, batch, opened)
                         batch, held = [], 0
                 self._fill(pool, batch, opened)
+                self._write_references(pool, [row for row in files if self._table.kind(row) is Kind.REFERENCE])
             finally:
                 for file in opened:
                     file.part.close()
         self._progress.end()
+
+    def _check_room(self, files: list[int], total: int) -> None:
+        """Refuse what cannot fit, before anything is written: a run of some kB may claim petabytes. Zeros become holes and take nothing."""
+        room = self._target.room()
+        if total > room:
+            zeros = cache(lambda length: self._artifact.cipher.chunking.digest(bytes(length)))
+            needed = sum(self._table.size(row) for row in files if self._table.kind(row) is Kind.REFERENCE)
+            for ref in (ref for row in files for ref in self._refs(row)):
+                length = ref.place.plain
+                needed += 0 if length > _HOLES * ref.place.stored and ref.digest == zeros(length) else length
+                if needed > room:
+                    raise RefusedError(
+                        f"{self._target.path} has room for {room:,} bytes, and the files take {total:,}; nothing was written; "
+                        "download a part of them, or choose another folder"
+                    )
 
     def _begin(self, row: int, opened: list[_File]) -> Iterator[_Piece]:
         """Make a folder or link, or an empty file and the pieces that belong into it."""
@@ -187,12 +258,12 @@ class _Download:
         if kind is Kind.DIRECTORY:
             self._target.folder(child_key(key, name))
             return
+        if kind is Kind.REFERENCE:
+            return  # these come at the end
         self.written += 1
         if kind is Kind.SYMLINK:
             self._target.link(key, name, self._target_of(row))
             return
-        if kind is Kind.REFERENCE:
-            raise RefusedError(f"{show_path(path_of(key, name))} is a reference; this version cannot read those yet")
         refs, executable = self._refs(row), is_executable(table.mode(row))
         run = table.origins[table.origin(row)[0]]
         file = _File(row, key, name, run, self._target.part(table.size(row), executable), len(refs), executable)
@@ -240,6 +311,54 @@ class _Download:
             except CorruptError as error:
                 path = show_path(path_of(piece.file.key, piece.file.name))
                 raise CorruptError(f"{path}: {error}; `artifactmount verify` tells what else is damaged") from error
+
+    # -- what references lead to -----------------------------------------------------------------------------------------------------
+    def _write_references(self, pool: ThreadPoolExecutor, rows: list[int]) -> None:
+        """Read each source, checked against what was recorded, some files and ranges at once."""
+        for start in range(0, len(rows), _BATCH_FILES):
+            files: list[_Referenced] = []
+            try:
+                for row in rows[start : start + _BATCH_FILES]:
+                    size, executable = self._table.size(row), is_executable(self._table.mode(row))
+                    referent = Referent.decode(self._target_of(row))
+                    part = self._target.part(size, executable)
+                    files.append(_Referenced(row, self._table.directory_of(row), self._table.name(row), referent, part))
+                ranges = ((file, at) for file in files for at in range(0, max(self._table.size(file.row), 1), _RANGE))
+                while window := list(islice(ranges, 2 * _PARALLEL)):  # a few ranges at a time: a file may have a million
+                    list(pool.map(self._read_range, window))
+                for file in files:
+                    self._end(file)
+            finally:
+                for file in files:
+                    file.part.close()
+
+    def _read_range(self, what: tuple[_Referenced, int]) -> None:
+        file, start = what
+        size = self._table.size(file.row)
+        try:
+            if file.error is not None:
+                return
+            if not size:
+                self._sources.check(file.referent, 0)
+                return
+            content = self._sources.read(file.referent, size, start, min(start + _RANGE, size))
+            file.part.write(start, content)
+            self._progress.advance(len(content), 0)
+        except SourceError as error:
+            file.error = error
+
+    def _end(self, file: _Referenced) -> None:
+        path = show_path(path_of(file.key, file.name))
+        if isinstance(file.error, (SourceChangedError, SourceDeniedError)) and self._allow_missing:
+            self.skipped.append(f"{path}: {file.error}")
+        elif file.error is not None:
+            error = type(file.error)(f"{path}: {file.error}; --allow-missing-references goes on without what is gone, changed or denied")
+            raise error from file.error
+        else:
+            self._target.name_part(file.part, file.key, file.name, self._table.mtime(file.row))
+            self.written += 1
+            self.bytes += self._table.size(file.row)
+            self._progress.advance(0, 1)
 
 
 def _spans(state: State, batch: Iterable[_Piece]) -> list[list[_Piece]]:

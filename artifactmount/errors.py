@@ -111,6 +111,24 @@ class CorruptError(ArtifactError):
     exit_code = 6
 
 
+class SourceError(ArtifactError):
+    """The source of a reference could not be read: it does not answer, or not as it must."""
+
+    exit_code = 5
+
+
+class SourceDeniedError(SourceError):
+    """The source of a reference may not be read: its own permissions, or the user's configuration, say no."""
+
+    errno = errno.EACCES
+
+
+class SourceChangedError(SourceError):
+    """The source of a reference is not what was recorded, or is gone."""
+
+    exit_code = 6
+
+
 class GoneError(ArtifactError):
     """The version was deleted while it was being read."""
 

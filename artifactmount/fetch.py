@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from itertools import islice
 
 from artifactmount.errors import CorruptError, GoneError, KeyMissingError
 from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 _REFRESHES = 16
 _TABLES = 256
+_TABLE_ROWS = 1 << 19  # of all tables kept: 300 bytes each
+_UNPACKED = 64 << 20
 
 
 class Fetcher:
@@ -31,9 +34,16 @@ class Fetcher:
     def __init__(self, project: Project, name: str) -> None:
         self._project, self._artifact = project, project.artifact(name)
         self.in_place = isinstance(project.store, FolderStore)  # packs are read where they lie, and nothing is copied to the cache
-        self.name = self._artifact.cipher.chunking.digest
         self._lock = threading.Lock()
         self._tables: OrderedDict[PackId, dict[bytes, TableRow]] = OrderedDict()
+
+    def cached(self, digest: bytes) -> bytes | None:
+        """A chunk that the cache holds, verified."""
+        return self._project.cache.get_chunk(digest, self._artifact.cipher.chunking.digest)
+
+    def has(self, digest: bytes) -> bool:
+        """Whether the cache likely holds a chunk."""
+        return self._project.cache.has_chunk(digest)
 
     def chunk(self, ref: ChunkRef, state: State, run: bytes) -> bytes:
         """The verified bytes of a chunk that the run of this digest names.
@@ -76,9 +86,10 @@ class Fetcher:
             raise CorruptError(f"{self._artifact.pack_key(pack)} is cut short")
         return stored
 
-    def whole_pack(self, pack: PackId, state: State) -> dict[bytes, bytes]:
-        """The chunks of a pack that are right, by digest, verified and put into the cache: at most 16 MiB.
+    def whole_pack(self, pack: PackId, state: State, wanted: bytes) -> dict[bytes, bytes]:
+        """The chunks of a pack that are right, by digest, verified and put into the cache: those from the `wanted` one on, 64 MiB at most.
 
+        A pack's 16 MiB may unpack to 100 GB, of honest logs or of somebody's bomb; what is left out is fetched when it is asked for.
         Nothing when the pack is not there or not to be understood: then each chunk is looked for by itself. Raises StoreError.
         """
         cipher, pack = self._artifact.cipher, state.resolve(pack)
@@ -88,7 +99,12 @@ class Fetcher:
         except (KeyMissingError, CorruptError):
             return {}
         good: dict[bytes, bytes] = {}
-        for row in rows:
+        left = _UNPACKED
+        first = 0 if sum(row.plain for row in rows) <= left else next((i for i, row in enumerate(rows) if row.digest == wanted), 0)
+        for row in islice(rows, first, None):
+            left -= row.plain
+            if left < 0:
+                break
             with suppress(CorruptError):  # a damaged chunk must not cost its neighbours
                 good[row.digest] = cipher.chunk(pack, row.offset, stored[row.offset : row.offset + row.stored], row.plain, row.digest)
         self._project.cache.put_chunks(good.items())
@@ -98,10 +114,12 @@ class Fetcher:
         table, cipher = self._tables.get(pack), self._artifact.cipher
         if table is None:
             length = cipher.front_length(cipher.count(self._read(pack, 0, HEAD_LENGTH)))
+            if length > PACK_BYTES:
+                raise CorruptError(f"{self._artifact.pack_key(pack)} says it is larger than a pack may be")
             table = {row.digest: row for row in cipher.table(pack, self._read(pack, 0, length))}
             with self._lock:
                 self._tables[pack] = table
-                if len(self._tables) > _TABLES:
+                while len(self._tables) > _TABLES or sum(map(len, self._tables.values())) > max(_TABLE_ROWS, len(table)):
                     self._tables.popitem(last=False)
         row = table.get(digest)
         if row is None:

@@ -6,7 +6,6 @@ without effect. All rules are in docs/format.md and are part of the format: a la
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from blake3 import blake3
@@ -32,11 +31,7 @@ from artifactmount.acts import (
 from artifactmount.errors import CorruptError
 from artifactmount.log import Entry, encode_checkpoint, needs_checkpoint
 from artifactmount.ranges import PackId, PackRanges
-from artifactmount.state import State, Version
-
-LATEST = "latest"
-NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
-RESERVED = re.compile(r"v[0-9]+")
+from artifactmount.state import LATEST, State, Version, is_alias
 
 
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module
@@ -106,7 +101,8 @@ class _Draft:
         self._old, self._keep = old, keep
         self.versions, self.aliases, self.moved = dict(old.versions), dict(old.aliases), dict(old.moved)
         self.next, self.type = old.next, old.type
-        self._new = PackRanges()  # what the versions put here name
+        self._named: list[tuple[int, int, int]] = []  # what the versions put here name; merged once, or many ops would be quadratic
+        self._new = PackRanges()
         self._put: list[Version] = []
         self._whole = False  # whether something went, so that the live packs have to be derived from all versions
         self._touched: set[str] = set()
@@ -139,7 +135,7 @@ class _Draft:
             case Move():
                 self._move(op)
             case SetAlias():
-                _expect(NAME.fullmatch(op.name) is not None and not RESERVED.fullmatch(op.name), f"{op.name!r} is no alias")
+                _expect(is_alias(op.name), f"{op.name!r} is no alias")
                 self._once("alias", op.name)
                 self.aliases[op.name] = op.n
             case RemoveAlias():
@@ -161,7 +157,8 @@ class _Draft:
 
     def _name(self, metadata: Metadata, packs: PackRanges) -> None:
         _expect(metadata.packs <= self._keep, "metadata packs that this commit does not keep")
-        self._new = self._new | metadata.packs | packs
+        self._named += metadata.packs.ranges
+        self._named += packs.ranges
 
     def _move(self, op: Move) -> None:
         for old, new in op.moves:
@@ -173,6 +170,7 @@ class _Draft:
 
     def check(self) -> None:
         """What must hold after all ops."""
+        self._new = PackRanges.merged(self._named)
         for pack in (self._places() - self._keep - self._old.packs).ranges:
             raise _Refusal(f"a version names the packs {pack}, which are not live")
         self._check_bases()

@@ -20,7 +20,6 @@ from artifactmount.errors import (
     ArtifactError,
     CorruptError,
     IsDirectoryError,
-    NeedsNewerError,
     NoAttributeError,
     NotFoundError,
     ReadOnlyError,
@@ -30,7 +29,8 @@ from artifactmount.errors import (
 )
 from artifactmount.namespace import Namespace
 from artifactmount.reader import Hopper, Reader
-from artifactmount.rows import Kind
+from artifactmount.reference import Referent
+from artifactmount.rows import Kind, kind_of
 from artifactmount.tree import ArtifactDirectory, Attributes, Directory, File, Link, NamespaceRoot, Place, Tree, as_directory
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,12 @@ class Operations(pyfuse3.Operations):
     def __init__(self, tree: Tree, namespace: Namespace, reader: Reader, hopper: Hopper, cache: Cache) -> None:
         super().__init__()
         self._tree, self._namespace, self._reader, self._hopper, self._cache = tree, namespace, reader, hopper, cache
-        self._owner = os.getuid(), os.getgid()
+        self.show_as(None, None, 0)
+
+    def show_as(self, uid: int | None, gid: int | None, umask: int) -> None:
+        """Whose the files are shown to be (None: this process's), and without which permission bits. The kernel enforces what is shown."""
+        self._owner = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
+        self._shown = ~umask
 
     async def _place(self, inode: int) -> Place:
         """What an inode stands for, with what it takes to answer for it loaded."""
@@ -101,7 +106,7 @@ class Operations(pyfuse3.Operations):
     def _fill(self, entry: EntryAttributes, attributes: Attributes) -> EntryAttributes:
         directory = stat.S_ISDIR(attributes.mode)
         entry.st_ino = InodeT(attributes.inode)
-        entry.st_mode = attributes.mode
+        entry.st_mode = attributes.mode if stat.S_ISLNK(attributes.mode) else attributes.mode & self._shown
         entry.st_size = attributes.size
         entry.st_nlink = 2 if directory else 1
         entry.st_blksize = _DIRECTORY_BLOCK if directory else _FILE_BLOCK
@@ -187,8 +192,6 @@ class Operations(pyfuse3.Operations):
             raise IsDirectoryError("a directory")
         if flags & _WRITE_FLAGS:
             raise ReadOnlyError("versions are immutable")
-        if place.slot.run.mode(place.row) & 3 == Kind.REFERENCE:
-            raise NeedsNewerError("a reference, which this version cannot read")
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
     @answered
@@ -238,11 +241,20 @@ class Operations(pyfuse3.Operations):
             case File(slot, row):
                 shown = {b"artifact": slot.artifact.encode(), b"written": b"v%d" % slot.version.n}
                 shown[b"digest"] = slot.run.digest_of(row).hex().encode()
-                if slot.run.mode(row) & 3 == Kind.FILE:
+                kind = kind_of(slot.run.mode(row))
+                if kind is Kind.REFERENCE:
+                    shown |= _reference(slot.run.target(row))
+                if kind is not Kind.SYMLINK:
                     shown[b"cached"] = b"yes" if self._reader.cached(place) else b"no"
             case _:
                 shown = {}
         return {_PREFIX + name: value for name, value in shown.items()}
+
+
+def _reference(record: bytes) -> dict[bytes, bytes]:
+    referent = Referent.decode(record)
+    shown = {b"reference": referent.uri, b"etag": referent.etag, b"pinned": referent.version}
+    return {name: value.encode() for name, value in shown.items() if value is not None}
 
 
 def _refuse(name: str) -> Handler[..., Any]:

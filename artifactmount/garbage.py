@@ -6,11 +6,14 @@ for dead. One that wakes up finds its session closed, and begins again. Clocks a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from artifactmount.acts import Act, Close
-from artifactmount.artifact import Artifact, Make, Writer, append, finish_trash, head
+from artifactmount.acts import Act, Close, Purge
+from artifactmount.artifact import Artifact, Make, Writer, append, checkpoint_before, finish_trash, head
+from artifactmount.log import CHECKPOINT_EVERY
 from artifactmount.project import Project
+from artifactmount.ranges import PackRanges
 from artifactmount.state import State
 from artifactmount.steps import Clock, Delete, ListKeys, Steps, drive
 from artifactmount.store import Listed
@@ -29,9 +32,10 @@ class Swept:
 
 def collect(project: Project, name: str, grace: float, *, dry_run: bool = False) -> Swept:
     """Close the sessions of an artifact that were idle for `grace` seconds, and delete all garbage of it. Raises StoreError."""
-    state, swept = drive(
-        project.store, collect_steps(project.artifact(name), project.refresh(name), project.writer, grace, dry_run=dry_run)
-    )
+    known = project.refresh(name)
+    if not dry_run and known.seq >= 0:
+        project.check_may_delete(name)
+    state, swept = drive(project.store, collect_steps(project.artifact(name), known, project.writer, grace, dry_run=dry_run))
     if not dry_run:
         project.remember(name, state)
     return swept
@@ -62,9 +66,49 @@ def collect_steps(
         swept.bytes += sum(item.size for item in garbage)
         if garbage and not dry_run:
             yield Delete(tuple(item.key for item in garbage))
-        if len(page) < _PAGE:
-            return state, swept
+        if len(page) < _PAGE or page[-1].key <= after:
+            break
         after = page[-1].key
+    if not dry_run:
+        state = yield from sweep_checkpoints(artifact, state, writer)
+    return state, swept
+
+
+def sweep(artifact: Artifact, prefix: str, dead: Callable[[str], bool]) -> Steps[None]:
+    """Delete every key below a prefix that is dead."""
+    last = ""
+    while True:
+        page: list[Listed] = yield ListKeys(prefix, last)
+        if keys := tuple(item.key for item in page if dead(item.key)):
+            yield Delete(keys)
+        if len(page) < _PAGE or page[-1].key <= last:
+            return
+        last = page[-1].key
+
+
+def sweep_checkpoints(artifact: Artifact, state: State, writer: Writer) -> Steps[State]:
+    """Delete the checkpoints of an artifact that was deleted: they say what the log says, and something of every version at once.
+
+    Who comes later must not have to read the whole log for that. So purges that say nothing, 63 at most, are appended first, until a
+    checkpoint of the emptied artifact is proven.
+    """
+
+    def make(newest: State) -> Steps[Act | None]:
+        yield from ()
+        return None if newest.versions or newest.seq // CHECKPOINT_EVERY > state.seq // CHECKPOINT_EVERY else Purge(PackRanges())
+
+    proving = state.seq // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    if state.versions or not proving:
+        return state
+    last = yield from checkpoint_before(artifact, proving)
+    newest, more = state, last is None or bool(last.versions)
+    while more:
+        appended = yield from append(artifact, newest, make, writer)
+        newest, more = appended.state, appended.entry is not None
+    if not newest.versions:
+        kept = artifact.checkpoint_key(newest.seq // CHECKPOINT_EVERY * CHECKPOINT_EVERY - 1)
+        yield from sweep(artifact, kept[:-16], lambda key: key < kept)
+    return newest
 
 
 def _closing(session: int) -> Make:
@@ -88,6 +132,6 @@ def _last_sign(artifact: Artifact, session: int) -> Steps[float]:
     while True:
         signs = yield ListKeys(artifact.session_prefix(session), after, _PAGE)
         newest = max([newest, *(item.modified for item in signs)])
-        if len(signs) < _PAGE:
+        if len(signs) < _PAGE or signs[-1].key <= after:
             return newest
         after = signs[-1].key

@@ -33,10 +33,11 @@ class Event:
 def events(store: Store, artifact: Artifact, state: State) -> Iterator[Event]:
     """What happened up to `state`, the newest first. Raises CorruptError where the chain of entries is broken."""
     digest, stop = state.digest, state.seq + 1
+    known: dict[int, State] = {}
     while stop > 0:
         start = (stop - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
         block = _block(store, artifact, start, stop)
-        before = _before(store, artifact, start)
+        before = _before(store, artifact, start, known)
         found: list[Event] = []
         for data in block:
             entry = artifact.decode_entry(data, start + len(found))
@@ -50,22 +51,25 @@ def events(store: Store, artifact: Artifact, state: State) -> Iterator[Event]:
         stop = start
 
 
-def _before(store: Store, artifact: Artifact, start: int) -> State:
+def _before(store: Store, artifact: Artifact, start: int, known: dict[int, State]) -> State:
     """The state before entry `start`, a multiple of 64: its checkpoint, or, where that is missing, the one before it and the entries since.
 
-    Raises CorruptError.
+    The states passed on the way are added to `known`, by what they stand before: of a log without checkpoints each entry is folded once
+    for that, not once for each block behind it. Raises CorruptError.
     """
     at, state = start, artifact.empty()
-    while at > 0:
+    while at > 0 and at not in known:
         checkpoint = drive(store, checkpoint_before(artifact, at))
         if checkpoint is not None:
-            state = checkpoint
+            known[at] = checkpoint
             break
         at -= CHECKPOINT_EVERY
+    state = known.get(at, state)
     for first in range(at, start, CHECKPOINT_EVERY):
         for data in _block(store, artifact, first, first + CHECKPOINT_EVERY):
             state, _ = fold(state, artifact.decode_entry(data, state.seq + 1), entry_digest(data))
-    return state
+        known[first + CHECKPOINT_EVERY] = state
+    return known.pop(start, state)
 
 
 def _block(store: Store, artifact: Artifact, start: int, stop: int) -> list[bytes]:

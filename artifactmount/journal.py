@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from artifactmount.errors import CorruptError, NeedsNewerError
 from artifactmount.pack import TableRow
+from artifactmount.private import make_folder
 from artifactmount.sealed import FORMAT, seal, unseal
 
 _LINE_LIMIT = 64 << 20
@@ -38,7 +39,7 @@ class Journal:
 
     def __enter__(self) -> Journal:
         with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            make_folder(os.path.dirname(self._path))
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -151,6 +151,9 @@ def decode_checkpoint(data: bytes) -> State:
     )
     if encode_checkpoint(state) != data or list(state.versions) != sorted(state.versions):
         raise CorruptError("a checkpoint that is not in its one form")
+    wrong = state.contradiction()
+    if wrong is not None:
+        raise CorruptError(f"a checkpoint of what no log folds to: {wrong}")
     return state
 
 

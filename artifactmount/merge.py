@@ -46,11 +46,11 @@ def merge(base: Table | None, runs: Sequence[Run]) -> bytearray:
     origins += [run.digest for run in runs]
     buffer = _lay_out(columns, _merge_directories(base, plan.counts), origins)
     table = Table(buffer, check=False)
-    for key in plan.gone:
-        start, stop = table.under(key)
+    for parent, name in plan.gone:
+        start, stop = table.under(child_key(parent, name))
         if start != stop:
-            raise CorruptError(f"rows below {key!r}, which is no directory any more")
-    HEADER.pack_into(buffer, 0, *HEADER.unpack_from(buffer)[:-1], _digest_directories(table, {ROOT_KEY, *plan.counts, *plan.made}))
+            raise CorruptError(f"rows below {child_key(parent, name)!r}, which is no directory any more")
+    HEADER.pack_into(buffer, 0, *HEADER.unpack_from(buffer)[:-1], _digest_directories(table, {ROOT_KEY, *plan.counts}, plan.made))
     buffer[-DIGEST_LENGTH:] = blake3(memoryview(buffer)[:-DIGEST_LENGTH]).digest()
     return buffer
 
@@ -78,8 +78,9 @@ class _Plan:
 
     slices: list[_Slice]
     counts: dict[bytes, int]  # the new number of rows of each directory that has changed rows, in order
-    made: set[bytes]  # directories that a run adds: they may have no rows
-    gone: list[bytes]  # directories that a run removes or replaces: nothing may be left below
+    # Parent and name, not the key of each: a million folders in one whose path has 4,000 bytes would be 4 GB of keys.
+    made: list[tuple[bytes, bytes]]  # directories that a run adds: they may have no rows
+    gone: list[tuple[bytes, bytes]]  # directories that a run removes or replaces: nothing may be left below
 
     def extend(self, source: int, start: int, stop: int) -> None:
         """Copy rows; rows that follow on from the last slice make it longer."""
@@ -89,7 +90,7 @@ class _Plan:
 
 
 def _plan(base: Table | None, runs: Sequence[Run]) -> _Plan:
-    plan = _Plan([], {}, set(), [])
+    plan = _Plan([], {}, [], [])
     copied = 0  # rows of the base before this one are dealt with
     for key, rows in _newest(runs):
         first, last = (0, 0) if base is None else base.span(key)
@@ -109,13 +110,13 @@ def _plan(base: Table | None, runs: Sequence[Run]) -> _Plan:
             directory = not removed and kind_of(run.modes[row]) is Kind.DIRECTORY
             if found and base is not None:
                 if not directory and base.kind(at) is Kind.DIRECTORY:
-                    plan.gone.append(child_key(key, name))
+                    plan.gone.append((key, name))
                 copied = at = at + 1
             count += (not removed) - found
             if not removed:
                 plan.extend(source, row, row + 1)
             if directory:
-                plan.made.add(child_key(key, name))
+                plan.made.append((key, name))
         plan.counts[key] = count
     if base is not None and copied < base.count:
         plan.extend(-1, copied, base.count)
@@ -136,7 +137,7 @@ def _plan_new_directory(
     modes = bytes(runs[0].modes[start:stop])
     at = modes.find(Kind.DIRECTORY)
     while at >= 0:
-        plan.made.add(child_key(key, rows[at][0]))
+        plan.made.append((key, rows[at][0]))
         at = modes.find(Kind.DIRECTORY, at + 1)
     return True
 
@@ -196,12 +197,21 @@ def _lay_out(columns: dict[str, bytearray], directories: list[tuple[bytes, int]]
     return buffer
 
 
-def _digest_directories(table: Table, keys: set[bytes]) -> bytes:
+def _digest_directories(table: Table, keys: set[bytes], made: list[tuple[bytes, bytes]]) -> bytes:
     """Write the digests of these directories and of all above them into the table, deepest first; returns the root's."""
+    empty = directory_digest(0, b"", b"", b"", b"", b"")
+    for parent, name in made:
+        row, key = table.find(parent, name), child_key(parent, name)
+        start, stop = table.span(key)
+        if start != stop:
+            keys.add(key)
+        elif row >= 0 and table.kind(row) is Kind.DIRECTORY:
+            table.digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH] = empty
     for key in list(keys):
         while key:
-            key, _ = split_key(key)
-            if key in keys:
+            key, name = split_key(key)
+            # Only what is there: the parents of 2,048 levels that are not would be 4 MB of keys for each directory of a lying run.
+            if key in keys or table.find(key, name) < 0:
                 break
             keys.add(key)
     root = _ZERO
@@ -227,19 +237,20 @@ def diff(old: Table, new: Table) -> Iterator[tuple[bytes, bytes, int, int]]:
     Directories of equal digest are skipped whole. A directory on both sides is never a difference in itself; a path differs in its
     mode byte, size or content (a file's mtime is not content).
     """
-    stack = [ROOT_KEY] if old.root != new.root else []
+    stack = [(ROOT_KEY, b"")] if old.root != new.root else []
     while stack:
-        key = stack.pop()
-        below: list[bytes] = []
+        parent, last = stack.pop()
+        key = child_key(parent, last) if last else ROOT_KEY
+        below: list[tuple[bytes, bytes]] = []
         for name, a, b in _pairs(old, new, key):
             is_dir_a = a >= 0 and old.kind(a) is Kind.DIRECTORY
             is_dir_b = b >= 0 and new.kind(b) is Kind.DIRECTORY
             if is_dir_a and is_dir_b:
                 if old.digest(a) != new.digest(b):
-                    below.append(child_key(key, name))
+                    below.append((key, name))
                 continue
             if is_dir_a or is_dir_b:
-                below.append(child_key(key, name))
+                below.append((key, name))
             elif a >= 0 and b >= 0 and (old.mode(a), old.size(a), old.digest(a)) == (new.mode(b), new.size(b), new.digest(b)):
                 continue
             yield key, name, a, b

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from artifactmount.errors import ArtifactError, NotFoundError, RefusedError, UsageError
+from artifactmount.private import make_folder
 
 KIND = "fuse.artifactmount"
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
@@ -76,6 +77,21 @@ def locate(path: str) -> str:
     path = os.path.abspath(path)
     located = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     return located if mount_at(located) else os.path.realpath(path)
+
+
+def check_allow_other(config: str = "/etc/fuse.conf") -> None:
+    """Refuse what fusermount3 would refuse without saying what to do: showing files to others is root's to allow."""
+    if os.geteuid() == 0:
+        return
+    try:
+        with open(config, encoding="utf-8", errors="replace") as file:
+            allowed = any(line.strip() == "user_allow_other" for line in file)
+    except FileNotFoundError:
+        allowed = False
+    except OSError:
+        return  # fusermount3 may read it, and decides
+    if not allowed:
+        raise RefusedError(f"--allow-other is for root, unless {config} has the line user_allow_other; ask root to add it")
 
 
 def prepare(path: str) -> None:
@@ -174,7 +190,7 @@ class Record:
     @contextmanager
     def held(self, url: str) -> Iterator[None]:
         """Hold the record while mounted. Raises RefusedError when another daemon has it."""
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        make_folder(os.path.dirname(self.path))
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:

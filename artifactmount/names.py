@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 
 from artifactmount.errors import NotFoundError, UsageError
-from artifactmount.fold import LATEST, NAME, RESERVED
-from artifactmount.state import State, Version
+from artifactmount.state import LATEST, NAME, RESERVED, State, Version
 
 _VERSION = re.compile(r"v(0|[1-9][0-9]*)")
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from blake3 import blake3
 
 from artifactmount.errors import ProjectMismatchError
+from artifactmount.private import make_folder
 
 
 class Pins:
@@ -62,7 +63,7 @@ class Pins:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        make_folder(self.path)
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -78,7 +79,7 @@ class Pins:
             return None
 
     def _write(self, name: str, text: str) -> None:
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        make_folder(self.path)
         descriptor, temporary = tempfile.mkstemp(dir=self.path)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

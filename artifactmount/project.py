@@ -11,9 +11,7 @@ import logging
 import os
 import re
 import socket
-import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TypeVar
 
 from blake3 import blake3
@@ -22,11 +20,12 @@ import artifactmount
 from artifactmount.artifact import STORED_ENTRY_LIMIT, Artifact, Writer, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
+from artifactmount.config import base_folder, read_config
 from artifactmount.crypto import KEY_LENGTH, PLAIN, Cipher, ProjectKey
 from artifactmount.document import DOCUMENT_LIMIT, PROJECT_KEY, Identity, make_document, moment, read_document
 from artifactmount.errors import (
-    ArtifactError,
     CorruptError,
+    DeniedError,
     KeyMissingError,
     NeedsNewerError,
     NotFoundError,
@@ -35,7 +34,6 @@ from artifactmount.errors import (
     StoreError,
     UsageError,
 )
-from artifactmount.fold import NAME
 from artifactmount.journal import Journal
 from artifactmount.keys import NO_KEYS, Keyring, NewKey, add_slot, stored_slots, unlock
 from artifactmount.keys import PREFIX as KEYS_PREFIX
@@ -43,8 +41,9 @@ from artifactmount.log import decode_checkpoint, encode_checkpoint
 from artifactmount.mountpoint import check_apart, within
 from artifactmount.names import check_artifact
 from artifactmount.pins import Pins
+from artifactmount.private import close_folder
 from artifactmount.sealed import FORMAT
-from artifactmount.state import State
+from artifactmount.state import NAME, State
 from artifactmount.steps import drive
 from artifactmount.store import Store, probe
 from artifactmount.store.folder import FolderStore
@@ -55,6 +54,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _REFRESHES = 16
+_NAMES_LIMIT = 1 << 20
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}")
 
 
@@ -74,6 +74,7 @@ class Project:
         label: str = "",
     ) -> None:
         self.store, self.cache, self.url = store, cache, store.url
+        close_folder(state_directory, "state")
         self.pins, self._state_directory = Pins(store.place, state_directory), state_directory
         self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self.check_store)
         self._states: dict[str, State] = {}
@@ -155,6 +156,13 @@ class Project:
             probe(self.store, PROJECT_KEY, self._document)
             self._probed = True
 
+    def check_may_delete(self, name: str) -> None:
+        """Ask the store to delete a key that is never there: before a commit says of something that it is gone. Raises DeniedError."""
+        try:
+            self.store.delete([f"{self.artifact(name).prefix}data/none"])
+        except DeniedError as error:
+            raise DeniedError(f"these credentials may not delete what {name} has stored, so nothing was done ({error})") from error
+
     def check_apart(self, path: str) -> None:
         """Refuse a folder of the user's (absolute, links resolved) that is a part of the project or the cache, or of a mount."""
         check_apart(path)
@@ -189,11 +197,16 @@ class Project:
     def names(self) -> list[str]:
         """All artifacts of the project, in order. What stands there with a name no artifact can have is not ours."""
         found: list[str] = []
+        after = ""
         while True:
-            page = self.store.list_prefixes("artifacts/", found[-1] if found else "")
-            found += page
+            listed = self.store.list_prefixes("artifacts/", after)
+            page = [name for name in listed if name > after]  # what stands before was listed: such a listing would have no end
+            found += (name for name in page if NAME.fullmatch(name))
+            if len(found) > _NAMES_LIMIT:
+                raise StoreError(f"{self.url} lists more than {_NAMES_LIMIT} artifacts")
             if len(page) < 1000:
-                return [name for name in found if NAME.fullmatch(name)]
+                return sorted(set(found))
+            after = max(page)
 
     def known(self, name: str) -> State | None:
         """The newest state this process or the cache knows, without asking the store."""
@@ -259,8 +272,7 @@ class Project:
             return  # another thread was faster
         self._states[name] = state
         if newest is not None:
-            with suppress(ArtifactError):  # what cannot be looked up now is left to the eviction
-                self.catalog(name).forget_dead(newest, state, chunks=not isinstance(self.store, FolderStore))
+            self.catalog(name).forget_dead(newest, state, chunks=not isinstance(self.store, FolderStore))
         self.cache.state_put(self._state_key(name), encode_checkpoint(state))
         try:
             self.pins.advance(name, state.seq, state.digest)
@@ -310,42 +322,25 @@ def open_store(url: str) -> Store:
         bucket, _, prefix = url[len("s3://") :].partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise UsageError(f"no bucket's name in {url!r}; write s3://bucket/prefix")
-        return S3Store(bucket, prefix.strip("/"))
+        return S3Store(bucket, prefix.strip("/"), sse=read_config(os.environ).sse)
     path = url.removeprefix("file://")
     if "://" in path:
         raise UsageError(f"cannot open {url!r}: a project is s3://bucket/prefix or a folder")
     return FolderStore(os.path.abspath(os.path.expanduser(path)))
 
 
-def configured(environment: Mapping[str, str]) -> dict[str, str]:
-    """What the config file says: `project` and `key-file`. Raises UsageError when it cannot be read."""
-    path = os.path.join(_base(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
-    try:
-        with open(path, "rb") as file:
-            return {name: str(value) for name, value in tomllib.load(file).items() if name in ("project", "key-file")}
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, OSError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
-
-
 def default_url(environment: Mapping[str, str]) -> str:
     """The project when none is named: the environment's, the config file's, or the embedded default folder."""
     if url := environment.get("ARTIFACTMOUNT_PROJECT"):
         return url
-    url = configured(environment).get("project", "")
-    return url or os.path.join(_base(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount")
+    return read_config(environment).project or os.path.join(base_folder(environment, "XDG_DATA_HOME", ".local/share"), "artifactmount")
 
 
 def default_cache(environment: Mapping[str, str]) -> str:
     """The cache directory when none is named."""
-    return environment.get("ARTIFACTMOUNT_CACHE") or os.path.join(_base(environment, "XDG_CACHE_HOME", ".cache"), "artifactmount")
+    return environment.get("ARTIFACTMOUNT_CACHE") or os.path.join(base_folder(environment, "XDG_CACHE_HOME", ".cache"), "artifactmount")
 
 
 def state_directory(environment: Mapping[str, str]) -> str:
     """Where pins and the daemon's records live: what must survive a cleared cache."""
-    return os.path.join(_base(environment, "XDG_STATE_HOME", ".local/state"), "artifactmount")
-
-
-def _base(environment: Mapping[str, str], variable: str, fallback: str) -> str:
-    return environment.get(variable) or os.path.join(os.path.expanduser("~"), fallback)
+    return os.path.join(base_folder(environment, "XDG_STATE_HOME", ".local/state"), "artifactmount")

@@ -6,22 +6,23 @@ The only module that spells `to_thread`. Everything between two awaits is atomic
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 from typing import Any, TypeVar
 
 import trio
 
-from artifactmount.errors import ArtifactError, ProjectMismatchError
+from artifactmount.blocks import Blocks
+from artifactmount.errors import ArtifactError, DeniedError, ProjectMismatchError
 from artifactmount.fetch import Fetcher
+from artifactmount.pieces import Pieces, pieces_of
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
 from artifactmount.rows import show_path
-from artifactmount.run import ChunkRef
+from artifactmount.sources.access import Access, Sources
 from artifactmount.state import State
 from artifactmount.tree import File, RunSlot
 
@@ -36,6 +37,10 @@ _MISSES = 4096
 #: Chunks fetched ahead of a sequential reader, at most: with chunks of 1 MiB this fills a 10 Gb/s link at 10 ms.
 _AHEAD = 16
 _NEAR = 1 << 20  # the kernel's own read-ahead comes a little out of order
+#: After a failure that took so long the same is not tried again for a moment: the kernel asks once more for what its read-ahead did not
+#: get, and a program would wait for a store that answers nothing for four minutes (240.7 s measured) instead of two.
+_LONG = 5.0  # seconds
+_MOMENT = 1.0
 
 
 @dataclass(slots=True)
@@ -50,16 +55,16 @@ class _Flight:
 
 @dataclass(slots=True)
 class _OpenFile:
-    """The chunks of a file that is being read, and how it is being read."""
+    """The pieces of a file that is being read, and how it is being read."""
 
     slot: RunSlot
     row: int
-    refs: list[ChunkRef]
-    starts: list[int]  # offset of each chunk in the file, and the file's size
+    pieces: Pieces
     next: int = 0  # where a sequential reader goes on
-    window: int = 0  # chunks ahead
-    asked: int = 0  # chunks before this one were asked for ahead
+    window: int = 0  # pieces ahead
+    asked: int = 0  # pieces before this one were asked for ahead
     packs: set[PackId] = field(default_factory=set)  # packs asked for ahead
+    said: str = ""  # the last error that was logged
 
 
 class Hopper:
@@ -98,8 +103,8 @@ class Hopper:
         with trio.move_on_after(seconds):
             try:
                 await self.hop(key, work)
-            except ProjectMismatchError:
-                raise  # nothing that is known may be shown
+            except (ProjectMismatchError, DeniedError):
+                raise  # nothing that is known may be shown (any more)
             except ArtifactError as error:
                 self._warn(error)
                 return False
@@ -125,15 +130,17 @@ class Hopper:
 
 
 class Reader:
-    """Bytes of files, from memory, cache or store."""
+    """Bytes of files, from memory, cache, store, or where a reference leads. Without `sources` no reference is followed."""
 
-    def __init__(self, project: Project, hopper: Hopper) -> None:
+    def __init__(self, project: Project, hopper: Hopper, sources: Sources | None = None) -> None:
         self._project, self._hopper = project, hopper
+        self._blocks = Blocks(project.cache, sources or Sources(Access(())))
         self._fetchers: dict[str, Fetcher] = {}
         self._files: OrderedDict[File, _OpenFile] = OrderedDict()
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
         self._held = 0
         self._missed: OrderedDict[tuple[str, PackId], None] = OrderedDict()
+        self._failed: dict[bytes, tuple[float, ArtifactError]] = {}  # pieces that were waited for in vain, until when
 
     def _fetcher(self, artifact: str) -> Fetcher:
         if artifact not in self._fetchers:
@@ -143,73 +150,86 @@ class Reader:
     async def read(self, file: File, offset: int, size: int) -> bytes | memoryview:
         """Bytes [offset, offset + size) of a file; fewer only at its end.
 
-        Raises GoneError (its version was deleted and the bytes with it), CorruptError, StoreError.
+        Raises GoneError (its version was deleted and the bytes with it), CorruptError, StoreError; SourceError of what it refers to.
         """
         opened = self._open_file(file)
-        end = min(offset + size, opened.starts[-1])
+        pieces = opened.pieces
+        end = min(offset + size, pieces.size)
         if offset >= end:
             return b""
-        first = bisect_right(opened.starts, offset) - 1
-        last = bisect_right(opened.starts, end - 1) - 1
+        first, last = pieces.at(offset), pieces.at(end - 1)
         self._read_ahead(opened, offset, end, last)
         parts: list[memoryview] = []
         for index in range(first, last + 1):
-            content, start = await self._chunk(opened, index), opened.starts[index]
+            content, start = await self._piece(opened, index), pieces.start(index)
             parts.append(memoryview(content)[max(offset - start, 0) : end - start])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def cached(self, file: File) -> bool:
         """Whether a file can be read without the store."""
-        opened = self._open_file(file)
-        in_place = self._fetcher(file.slot.artifact).in_place
-        return in_place or all(r.digest in self._memory or self._project.cache.has_chunk(r.digest) for r in opened.refs)
+        pieces = self._open_file(file).pieces
+        return all(pieces.name(index) in self._memory or pieces.has(index) for index in range(len(pieces)))
 
     def _open_file(self, file: File) -> _OpenFile:
         opened = self._files.get(file)
         if opened is None:
-            refs = file.slot.run.chunks(file.row)
-            starts = list(accumulate((ref.place.plain for ref in refs), initial=0))
-            opened = self._files[file] = _OpenFile(file.slot, file.row, refs, starts)
+            slot = file.slot
+            pieces = pieces_of(slot.run, file.row, self._fetcher(slot.artifact), partial(self._state, slot.artifact), self._blocks)
+            opened = self._files[file] = _OpenFile(slot, file.row, pieces)
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
         else:
             self._files.move_to_end(file)
         return opened
 
-    async def _chunk(self, opened: _OpenFile, index: int) -> bytes:
-        ref = opened.refs[index]
-        content = self._memory.get(ref.digest)
+    async def _piece(self, opened: _OpenFile, index: int) -> bytes:
+        name = opened.pieces.name(index)
+        content = self._memory.get(name)
         if content is not None:
-            self._memory.move_to_end(ref.digest)
+            self._memory.move_to_end(name)
             return content
+        begin = time.monotonic()
+        until, failure = self._failed.get(name, (begin, None))
+        if failure is not None and begin < until:
+            raise failure
         try:
-            content = await self._miss(opened, ref)
+            content = await self._miss(opened, index, name)
         except ArtifactError as error:
-            _log.error("%s:v%d %s: %s", opened.slot.artifact, opened.slot.version.n, _show(opened), error)
+            if str(error) != opened.said:  # the kernel asks for one piece several times, and programs try again
+                opened.said = str(error)
+                _log.error("%s:v%d %s: %s", opened.slot.artifact, opened.slot.version.n, _show(opened), error)
+            self._remember_failure(name, begin, error)
             raise
-        self._remember(ref.digest, content)
+        self._remember(name, content)
         return content
 
-    async def _miss(self, opened: _OpenFile, ref: ChunkRef) -> bytes:
-        """A chunk that is not in memory: from the cache, which answers at once; else from the store.
+    def _remember_failure(self, name: bytes, begin: float, error: ArtifactError) -> None:
+        now = time.monotonic()
+        self._failed = {piece: failed for piece, failed in self._failed.items() if failed[0] > now}
+        if now - begin > _LONG:
+            self._failed[name] = (now + _MOMENT, error)
 
-        One miss fetches the chunk alone; a second one in the same pack brings the whole pack, because its neighbours are wanted, too.
+    async def _miss(self, opened: _OpenFile, index: int, name: bytes) -> bytes:
+        """A piece that is not in memory: from the cache, which answers at once; else from where it lies.
+
+        One miss fetches a chunk alone; a second one in the same pack brings the whole pack, because its neighbours are wanted, too.
         """
-        artifact, pack = opened.slot.artifact, ref.place.pack
-        fetcher = self._fetcher(artifact)
-        if not fetcher.in_place:
-            cached = self._project.cache.get_chunk(ref.digest, fetcher.name)
-            if cached is not None:
-                return cached
-            alone = self._hopper.is_under_way(("chunk", ref.digest))  # the kernel asks for one chunk in several requests at once
+        cached = opened.pieces.cached(index)
+        if cached is not None:
+            return cached
+        artifact, pack = opened.slot.artifact, opened.pieces.pack(index)
+        if pack is not None:
+            alone = self._hopper.is_under_way(("piece", name))  # the kernel asks for one piece in several requests at once
             if self._hopper.is_under_way(("pack", artifact, pack)) or (not alone and self._is_second_miss(artifact, pack)):
-                contents: dict[bytes, bytes] = await self._hopper.hop(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack))
-                if ref.digest in contents:
-                    if not self._project.cache.has_chunk(ref.digest):  # it takes nothing in: then memory has to do
+                contents: dict[bytes, bytes] = await self._hopper.hop(
+                    ("pack", artifact, pack), partial(self._fetch_pack, artifact, pack, name)
+                )
+                if name in contents:
+                    if not opened.pieces.has(index):  # the cache takes nothing in: then memory has to do
                         for digest, content in contents.items():
                             self._remember(digest, content)
-                    return contents[ref.digest]
-        return await self._hopper.hop(("chunk", ref.digest), partial(self._fetch, opened.slot, ref))
+                    return contents[name]
+        return await self._hopper.hop(("piece", name), partial(opened.pieces.fetch, index))
 
     def _is_second_miss(self, artifact: str, pack: PackId) -> bool:
         if (artifact, pack) in self._missed:
@@ -219,27 +239,24 @@ class Reader:
             self._missed.popitem(last=False)
         return False
 
-    def _fetch(self, slot: RunSlot, ref: ChunkRef) -> bytes:
-        return self._fetcher(slot.artifact).chunk(ref, self._state(slot.artifact), slot.run.digest)
-
-    def _fetch_pack(self, artifact: str, pack: PackId) -> dict[bytes, bytes]:
-        return self._fetcher(artifact).whole_pack(pack, self._state(artifact))
+    def _fetch_pack(self, artifact: str, pack: PackId, wanted: bytes) -> dict[bytes, bytes]:
+        return self._fetcher(artifact).whole_pack(pack, self._state(artifact), wanted)
 
     def _state(self, artifact: str) -> State:
         return self._project.known(artifact) or self._project.refresh(artifact)
 
-    def _remember(self, digest: bytes, content: bytes) -> None:
-        if digest not in self._memory:
-            self._memory[digest] = content
+    def _remember(self, name: bytes, content: bytes) -> None:
+        if name not in self._memory:
+            self._memory[name] = content
             self._held += len(content)
             while self._held > _MEMORY:
                 self._held -= len(self._memory.popitem(last=False)[1])
 
     # -- ahead of a sequential reader ----------------------------------------------------------------------------------------------
     def _read_ahead(self, opened: _OpenFile, offset: int, end: int, last: int) -> None:
-        """Where reading goes on, fetch what comes next: a window that doubles with every chunk, and closes when the reader jumps.
+        """Where reading goes on, fetch what comes next: a window that doubles with every piece, and closes when the reader jumps.
 
-        Never more than half of the memory's chunks in a folder project, so that what was fetched ahead is not dropped before it is read.
+        Never more than half of the memory where pieces go to memory, so that what was fetched ahead is not dropped before it is read.
         """
         begins = opened.next == 0  # many programs read the head of a file and no more
         sequential = not begins and abs(opened.next - offset) <= _NEAR
@@ -248,28 +265,32 @@ class Reader:
             opened.window, opened.asked = 0, 0
             opened.packs.clear()
             return
-        if last < opened.asked - opened.window // 2 or len(opened.refs) < 2:
+        pieces = opened.pieces
+        if last < opened.asked - opened.window // 2 or len(pieces) < 2:
             return
-        fetcher = self._fetcher(opened.slot.artifact)
-        opened.window = min(max(2 * opened.window, 1), _AHEAD // 2 if fetcher.in_place else _AHEAD)
-        stop = min(last + 1 + opened.window, len(opened.refs))
+        opened.window = min(max(2 * opened.window, 1), _AHEAD // 2 if pieces.pack(last) is None else _AHEAD)
+        stop = min(last + 1 + opened.window, len(pieces))
         for index in range(max(last + 1, opened.asked), stop):
-            self._fetch_ahead(fetcher, opened, index)
+            self._fetch_ahead(opened, index)
         opened.asked = max(stop, opened.asked)
 
-    def _fetch_ahead(self, fetcher: Fetcher, opened: _OpenFile, index: int) -> None:
-        ref, artifact = opened.refs[index], opened.slot.artifact
-        if ref.digest in self._memory:
+    def _fetch_ahead(self, opened: _OpenFile, index: int) -> None:
+        pieces, artifact = opened.pieces, opened.slot.artifact
+        name, pack = pieces.name(index), pieces.pack(index)
+        if name in self._memory:
             return
-        if fetcher.in_place:
-            self._hopper.begin(("chunk", ref.digest), partial(self._fetch_into_memory, opened, ref))
-        elif ref.place.pack not in opened.packs and not self._project.cache.has_chunk(ref.digest):
-            opened.packs.add(ref.place.pack)
-            self._hopper.begin(("pack", artifact, ref.place.pack), partial(self._fetch_pack, artifact, ref.place.pack))
+        if pack is None:
+            flight = self._hopper.begin(("piece", name), partial(self._fetch_into_memory, pieces, index))
+            flight.awaited = True  # whoever reads on to there says why it failed
+        elif pack not in opened.packs and not pieces.has(index):
+            opened.packs.add(pack)
+            self._hopper.begin(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack, name))
 
-    def _fetch_into_memory(self, opened: _OpenFile, ref: ChunkRef) -> bytes:
-        content = self._fetch(opened.slot, ref)
-        trio.from_thread.run_sync(self._remember, ref.digest, content)
+    def _fetch_into_memory(self, pieces: Pieces, index: int) -> bytes:
+        content = pieces.cached(index)
+        if content is None:
+            content = pieces.fetch(index)
+        trio.from_thread.run_sync(self._remember, pieces.name(index), content)
         return content
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from artifactmount.fold import LATEST
-from artifactmount.state import State
+from artifactmount.state import LATEST, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ NAME_LIMIT = 255
 PATH_LIMIT = 4095
 DEPTH_LIMIT = 2048
 SIZE_LIMIT = 1 << 62
+RECORD_LIMIT = 1 << 15  # a reference's record
 ROW_LIMIT = (1 << 32) - 2  # an inode is slot << 32 | row + 1
 ROOT_KEY = b""
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, compress, repeat
+from typing import overload
 
 from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, Buffer, chunk_digest, content_digest
 from artifactmount.errors import CorruptError
@@ -20,6 +21,7 @@ from artifactmount.ranges import NUMBER_LIMIT, SESSION_LIMIT, PackId
 from artifactmount.rows import (
     MODES,
     PATH_LIMIT,
+    RECORD_LIMIT,
     ROW_LIMIT,
     SIZE_LIMIT,
     Change,
@@ -219,14 +221,21 @@ class Run:
         start = self._target_index.before(row)
         return bytes(self._targets[start : start + self.target_lengths[row]])
 
-    def chunks(self, row: int) -> list[ChunkRef]:
+    def chunks(self, row: int) -> Sequence[ChunkRef]:
         """The chunks of a file, in file order; none for an empty file."""
         count = self.chunk_counts[row]
         if not count:
             return []
         first, listed = self._chunk_span(row)
-        digests = [self.digest_of(row)] if count == 1 else self._listed(listed, count)
-        return [ChunkRef(digest, self._place(first + i)) for i, digest in enumerate(digests)]
+        if count == 1:
+            return [ChunkRef(self.digest_of(row), self._place(first))]
+        return _Chunks(self, first, listed, count)
+
+    def chunk_starts(self, row: int) -> array[int]:
+        """Where each chunk of a file begins in it, and the file's size behind them."""
+        count = self.chunk_counts[row]
+        first = self._chunk_span(row)[0] if count else 0
+        return array("Q", accumulate(self._chunks[3][first : first + count], initial=0))
 
     def all_chunks(self) -> Iterator[ChunkRef]:
         """Every chunk that the run names, in row order (a digest may come more than once)."""
@@ -304,6 +313,33 @@ class Run:
         return self._chunk_index.before(row), self._listed_index[row >> 6] + _listed_in(self.chunk_counts[row & -_BLOCK : row])
 
 
+class _Chunks(Sequence[ChunkRef]):
+    """The chunks of a large file, each made when it is asked for: a million of them as values would be 300 MB."""
+
+    __slots__ = ("_count", "_first", "_listed", "_run")
+
+    def __init__(self, run: Run, first: int, listed: int, count: int) -> None:
+        self._run, self._first, self._listed, self._count = run, first, listed, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> ChunkRef: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[ChunkRef]: ...
+
+    def __getitem__(self, index: int | slice) -> ChunkRef | list[ChunkRef]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        at = index % self._count
+        (digest,) = self._run._listed(self._listed + at, 1)
+        return ChunkRef(digest, self._run._place(self._first + at))
+
+
 def _listed_in(counts: memoryview) -> int:
     return sum(count for count in counts if count > 1)
 
@@ -359,9 +395,10 @@ def _check_rows(run: Run, name: Callable[[Buffer], bytes]) -> None:
             if good and count != 1:
                 good = run.digest_of(row) == content_digest(run._listed(listed, count))
         elif kind is Kind.SYMLINK:
-            good = not (count or mtime) and 0 < target == size <= PATH_LIMIT and run.digest_of(row) == name(run.target(row))
+            text = run.target(row) if 0 < target == size <= PATH_LIMIT else b""
+            good = bool(text) and not (count or mtime) and b"\0" not in text and run.digest_of(row) == name(text)
         else:
-            good = not count and target > 0 and run.digest_of(row) == name(run.target(row))
+            good = not count and 0 < target <= RECORD_LIMIT and run.digest_of(row) == name(run.target(row))
         if not good:
             raise CorruptError(f"row {row} of a run contradicts itself")
         chunk += count

@@ -6,13 +6,17 @@ are those of the version, is compared as slices of bytes: no loop over its rows.
 
 from __future__ import annotations
 
+import builtins
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.manifest import MISSING, Table
-from artifactmount.rows import Kind, kind_of, path_of
+from artifactmount.rows import Kind, child_key, kind_of, mode_of, path_of, split_key
 from artifactmount.staging import Listing, Staging
+
+_REFERENCES = (mode_of(Kind.REFERENCE), mode_of(Kind.REFERENCE, True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,27 @@ class Scan:
     gone: list[bytes]
     files: int = 0  # to be read at most
     bytes: int = 0
+    #: Directories of `gone` that stay, because references in or below them do.
+    kept: frozenset[builtins.bytes] = frozenset()
 
     def found(self) -> Iterator[Found]:
-        """Every path that may differ, in the order of rows."""
+        """Every path that may differ, in the order of rows.
+
+        A folder cannot hold a reference, so that there is none in it says nothing: it stays, unless something else is at its path or above.
+        """
+        if not has_references(self.base):
+            yield from self._all()
+            return
+        gone = set(self.gone) - self.kept
+        for found in self._all():
+            kind = self.base.kind(found.old) if found.listing is None else None
+            stays = (kind is Kind.REFERENCE and found.key not in gone) or (
+                kind is Kind.DIRECTORY and child_key(found.key, found.name) in self.kept
+            )
+            if not stays:
+                yield found
+
+    def _all(self) -> Iterator[Found]:
         listings, gone = iter(self.listings), iter(self.gone)
         listing, key = next(listings, None), next(gone, None)
         while listing is not None or key is not None:
@@ -78,7 +100,38 @@ def scan(staging: Staging, base: Table, remembered: Callable[[bytes], bytes | No
             result.listings.append(listing)
             _count(result, listing)
     result.gone += [base.dir_key(i) for i in range(index, base.dirs)]
+    if has_references(base):
+        result.kept = _kept(result)
     return result
+
+
+def has_references(table: Table) -> bool:
+    """Whether any row is a reference."""
+    modes = bytes(table.modes)
+    return any(mode in modes for mode in _REFERENCES)
+
+
+def _kept(result: Scan) -> frozenset[bytes]:
+    """The directories that the folder has not and that hold references, and those above them; but none where the folder has a file."""
+    listings = {listing.key: listing for listing in result.listings}
+    gone, kept, blocked = set(result.gone), set[bytes](), set[bytes]()
+    for key in result.gone:  # in order, so what is above was decided before
+        parent, name = split_key(key)
+        if parent in gone:
+            if parent in blocked:
+                blocked.add(key)
+        else:
+            names = listings[parent].names  # which differ: the base has a directory there
+            at = bisect_left(names, name)
+            if at < len(names) and names[at] == name:
+                blocked.add(key)
+    for key in result.gone:
+        modes = result.base.slice_of("modes", *result.base.span(key))
+        if key not in blocked and any(mode in modes for mode in _REFERENCES):
+            while key in gone and key not in kept:
+                kept.add(key)
+                key, _ = split_key(key)
+    return frozenset(kept)
 
 
 def _count(result: Scan, listing: Listing) -> None:

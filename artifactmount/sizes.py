@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from itertools import zip_longest
+
+from blake3 import blake3
 
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
@@ -30,17 +32,29 @@ class Sizes:
 
 
 def sizes(catalog: Catalog, cache: Cache, state: State) -> list[Sizes]:
-    """The sizes of every live version, in order. What was worked out for a state is cached."""
-    key = b"sizes" + state.digest
-    cached = cache.state_get(key)
-    if cached is None:
-        found = list(_work_out(catalog, state))
-        cache.state_put(key, json.dumps([asdict(item) for item in found]).encode())
-        return found
-    return [Sizes(**item) for item in json.loads(cached)]
+    """The sizes of every live version, in order. What was worked out last is cached, one value an artifact, and holds for every state with
+    the same live runs and moved packs: an alias or another's session changes nothing."""
+    artifact = catalog.artifact
+    key = b"sizes" + blake3(f"{artifact.project_id} {artifact.name}".encode()).digest()
+    live = blake3(repr(([(n, version.metadata.run) for n, version in state.versions.items()], state.moved)).encode()).hexdigest()
+    known = _decode(cache.state_get(key), live)
+    if known is None:
+        known = list(_work_out(catalog, state))
+        cache.state_put(key, json.dumps({"of": live, "sizes": [astuple(item) for item in known]}).encode())
+    return known
+
+
+def _decode(value: bytes | None, live: str) -> list[Sizes] | None:
+    """What the cache holds, if it is of these runs; it may be damaged."""
+    try:
+        fields = json.loads(value or b"{}")
+        return [Sizes(*map(int, item)) for item in fields["sizes"]] if fields["of"] == live else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _work_out(catalog: Catalog, state: State) -> Iterator[Sizes]:
+    catalog.load(state.versions.values())
     charged: dict[bytes, int] = {}  # place -> the version it is charged to
     shared: set[bytes] = set()  # places that several live versions name
     adds: dict[int, tuple[int, int]] = {}

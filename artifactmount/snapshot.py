@@ -7,70 +7,27 @@ metadata packs, then one log entry that makes all of it live at once. Walked thr
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from itertools import compress as select
-from typing import Any
 
-from blake3 import blake3
-
-from artifactmount.acts import Act, Close, Commit, Counts, Describe, Op, PutVersion, SetAlias
-from artifactmount.artifact import Artifact, Writer, append, finish_trash, head
-from artifactmount.cache.places import PlaceIndex
+from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.cache.stats import StatCache
-from artifactmount.card import Card
 from artifactmount.catalog import Catalog
 from artifactmount.changes import Changes
 from artifactmount.content import ContentReader
-from artifactmount.errors import RefusedError, StagingError
-from artifactmount.fold import LATEST
+from artifactmount.errors import StagingError
 from artifactmount.journal import Journal
 from artifactmount.manifest import Table
-from artifactmount.merge import merge
-from artifactmount.names import check_alias
-from artifactmount.pack import Place
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
-from artifactmount.ranges import PackId, PackRanges
-from artifactmount.rows import Kind
-from artifactmount.run import Run
+from artifactmount.proposal import Options, Proposal, Result, changed_by
 from artifactmount.run_builder import RunBuilder
-from artifactmount.scan import scan
+from artifactmount.scan import has_references, scan
 from artifactmount.session import Session, complete
 from artifactmount.staging import Listing, Staging
-from artifactmount.state import State, Version
+from artifactmount.state import State
 from artifactmount.steps import Local, Steps, drive
 
-#: When a whole manifest is stored beside the delta (design: the chain to read stays short, at a bounded share of the bytes).
-_FULL_BYTES = 1 << 20
-_FULL_CHAIN = 64
-_NOWHERE = Place(PackId(0, 0), 0, 0, 0)
-_FILE_MODES = bytes(1 if mode & 3 in (Kind.FILE, Kind.REFERENCE) else 0 for mode in range(256))
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a user asks of a snapshot. `note` and `metadata`: None leaves an unchanged version's as they are."""
-
-    aliases: tuple[str, ...] = ()
-    note: str | None = None
-    type: str | None = None
-    metadata: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a snapshot did. Counts are rows; `adds` and `tracks` are plain bytes; `changed` is False when an equal version was found."""
-
-    artifact: str
-    version: int
-    changed: bool
-    added: int
-    modified: int
-    removed: int
-    adds: int
-    tracks: int
-    aliases: tuple[str, ...]
+__all__ = ["Options", "Result", "Snapshot", "take"]
 
 
 def take(project: Project, path: str, name: str, options: Options, progress: Progress | None = None) -> Result:
@@ -80,9 +37,7 @@ def take(project: Project, path: str, name: str, options: Options, progress: Pro
     sent and no answer came.
     """
     artifact = project.artifact(name)
-    for alias in options.aliases:
-        check_alias(alias)
-    Card(options.note or "", options.metadata or {}).encode()  # refused now, or after everything was uploaded
+    options.check()
     with Staging(path) as staging, StatCache(project.cache.path) as stats, project.journal(name, staging.key) as journal:
         _check_apart(staging.path, project)
         snapshot = Snapshot(artifact, project.catalog(name), staging, stats, options, project.writer, progress or Silent(), journal)
@@ -120,7 +75,6 @@ class Snapshot:
         self._options, self._writer, self._progress, self._journal = options, writer, progress, journal
         self._reader = ContentReader(staging, self._known, chunking=artifact.cipher.chunking)
         self._stats_key = artifact.cipher.chunking.own(staging.key)
-        self._places: PlaceIndex | None = None
         self.begin_anew(artifact.empty())
 
     def close(self) -> None:
@@ -131,11 +85,11 @@ class Snapshot:
         """See Work."""
         self.session = Session(self._artifact, self._writer, state, self._journal)
         self._packer = Packer(self._artifact, self.session)
+        self._proposal = Proposal(self._artifact, self._catalog, self._writer, self._options, self.session, self._packer, self)
         self._changes = Changes(self._staging, self._reader, self._packer, self._progress)
-        self._kept: frozenset[PackId] = frozenset()
 
     def _known(self, digest: bytes) -> bool:
-        return digest in self._packer or (self._places is not None and self._places.find(digest) is not None)
+        return self._proposal.known(digest)
 
     # -- from head to commit -------------------------------------------------------------------------------------------------------
     def steps(self, known: State | None) -> Steps[tuple[State, Result]]:
@@ -147,9 +101,13 @@ class Snapshot:
 
     def attempt(self, state: State) -> Steps[tuple[State, Result]]:
         """See Work."""
-        self.session.state = state
+        yield from self._proposal.look(state)
         base: Table = yield Local(lambda: self._catalog.newest(state))
-        self._places = yield Local(lambda: self._catalog.places(state))
+        yield from self._scan(state, base)
+        return (yield from self._proposal.commit())
+
+    def _scan(self, state: State, base: Table) -> Steps[None]:
+        """Find out what the folder changes against a base, and send the content that is new."""
         clock = self._staging.clock()
         self._progress.begin("scanning", 0, 0)
         found = scan(self._staging, base, lambda key: self._stats.get(self._stats_key, key))
@@ -159,122 +117,24 @@ class Snapshot:
         yield from self._packer.finish()
         self._progress.end()
         self._remember_stats(listings, clock)
-        self._base_number, self._table = state.highest, base
-        if len(self._builder):
-            delta = self._builder.finish(lambda _: _NOWHERE)  # the table asks for no places
-            self._table = Table(merge(base, [Run(delta, blake3(delta).digest(), check=False)]), check=False)
-        appended = yield from append(self._artifact, self.session.state, self._make, self._writer)
-        self.session.state = appended.state
-        yield from self.session.delete_leftovers(self._packer.used, self._kept)
-        state = yield from finish_trash(self._artifact, appended.state, self._writer)
-        return state, self._result(state)
+        self._base, self._base_number = base, state.highest
+        self._table = changed_by(base, self._builder)
 
     def _remember_stats(self, listings: list[Listing], clock: int) -> None:
         self._stats.put_many(self._stats_key, ((listing.key, listing.encode(clock)) for listing in listings))
 
-    # -- the decision, on every state that a slot was lost to ------------------------------------------------------------------------
-    def _make(self, state: State) -> Steps[Act | None]:
-        self.session.check(state)
-        if self._options.type is not None and state.type is not None and state.type != self._options.type:
-            raise RefusedError(f"{self._artifact.name} is of type {state.type!r}, not {self._options.type!r}; a name has one type")
-        twins = [version for version in state.versions.values() if version.digest == self._table.root]
-        if twins:
-            return (yield from self._equal_to(state, twins[-1]))
-        builder = self._builder
-        if state.highest != self._base_number:  # somebody committed meanwhile: the delta is made against theirs
-            base: Table = yield Local(lambda: self._catalog.newest(state))
-            builder = yield Local(lambda: self._changes.between(base, self._table))
-        self._places = yield Local(lambda: self._catalog.places(state))
-        elsewhere = yield from self._place_all(builder)
-        delta = builder.finish(lambda digest: elsewhere.get(digest) or self._packer.place(digest))
-        number, aliases = state.next, (LATEST, *self._options.aliases)
-        full = yield from self._full_table(state, delta)
-        card = Card(self._options.note or "", self._options.metadata or {})
-        metadata = yield from self._packer.store_metadata(card.encode(), delta, full)
-        run = Run(delta, metadata.run, check=False)
-        named = PackRanges.of(run.packs)
-        counts = self._count(run)
-        put = PutVersion(number, state.highest, self._table.root, counts, metadata, named, self._options.type or state.type or "dataset")
-        ops: tuple[Op, ...] = (put, *(SetAlias(alias, number) for alias in aliases))
-        self._outcome = (number, True, counts)
-        return self._commit(ops, [*metadata.packs, *named])
+    # -- what is proposed ----------------------------------------------------------------------------------------------------------
+    def on(self, state: State) -> Steps[tuple[Table, RunBuilder]]:
+        """See Tree. Where somebody committed meanwhile, the delta is made against theirs."""
+        if state.highest == self._base_number:
+            return self._table, self._builder
+        base: Table = yield Local(lambda: self._catalog.newest(state))
+        if has_references(base) or has_references(self._base):
+            yield from self._scan(state, base)  # which of them stay is a question to the folder
+            return self._table, self._builder
+        builder: RunBuilder = yield Local(lambda: self._changes.between(base, self._table))
+        return self._table, builder
 
-    def _commit(self, ops: tuple[Op, ...], packs: list[PackId]) -> Commit:
-        self._kept = frozenset(pack for pack in packs if pack.session == self.session.id)
-        return Commit(self.session.id, PackRanges.of(self._kept), ops)
-
-    def _equal_to(self, state: State, twin: Version) -> Steps[Act | None]:
-        """No new version: the aliases asked for, and `latest`, move to the equal one; a new note or metadata is written to its card."""
-        ops: list[Op] = [SetAlias(a, twin.n) for a in (LATEST, *self._options.aliases) if state.aliases.get(a) != twin.n]
-        packs: list[PackId] = []
-        self._outcome = (twin.n, False, twin.counts)
-        if self._options.note is not None or self._options.metadata is not None:
-            old: Card = yield Local(lambda: self._catalog.card(twin))
-            card = Card(
-                old.note if self._options.note is None else self._options.note,
-                old.metadata if self._options.metadata is None else self._options.metadata,
-            )
-            if card != old:
-                delta = yield Local(lambda: bytes(self._catalog.run(twin).buffer))
-                full = yield Local(lambda: bytes(self._catalog.full(twin).buffer)) if twin.metadata.full else Local(lambda: b"")
-                metadata = yield from self._packer.store_metadata(card.encode(), delta, full)
-                ops.append(Describe(twin.n, metadata))
-                packs = list(metadata.packs)
-        if ops:
-            return self._commit(tuple(ops), packs)
-        self._kept = frozenset()
-        return None if self.session.id is None else Close(self.session.id)
-
-    # -- places and packs ----------------------------------------------------------------------------------------------------------
-    def _place_all(self, builder: RunBuilder) -> Steps[dict[bytes, Place]]:
-        """See to it that every chunk has a live place, and every content pack that is kept is named whole.
-
-        Returns the places in packs of other sessions. Each is asked for once: another process may change the index between two questions.
-        """
-        assert self._places is not None
-        while True:
-            used = set(builder.chunk_digests())
-            self._packer.forget_partly_used(used)
-            elsewhere = {digest: self._places.find(digest) for digest in used if digest not in self._packer}
-            needed = {digest for digest, place in elsewhere.items() if place is None}
-            if not needed:
-                return {digest: place for digest, place in elsewhere.items() if place is not None}
-            yield from self._changes.upload(builder, needed)
-            yield from self._packer.finish()
-
-    def _full_table(self, state: State, delta: bytes) -> Steps[bytes]:
-        """The bytes of a whole manifest to store beside the delta, where the chain of deltas has become long or heavy; else none."""
-        if state.highest is None:
-            return b""
-        chain = [state.versions[n].metadata for n in state.chain(state.highest)]
-        start = chain[0].full_length or chain[0].run_length
-        deltas = sum(link.run_length for link in chain[1:]) + len(delta)
-        if len(chain) < _FULL_CHAIN and (deltas <= start // 2 or deltas <= _FULL_BYTES):
-            return b""
-        run = Run(delta, blake3(delta).digest(), check=False)
-        full: bytes = yield Local(lambda: self._catalog.full_bytes(state, run))
-        return full
-
-    def _count(self, run: Run) -> Counts:
-        modes = bytes(self._table.modes)
-        kinds = [modes.count(mode) for mode in range(8)]
-        tracks = sum(select(self._table.sizes, modes.translate(_FILE_MODES)))
-        new = {chunk.digest: chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session == self.session.id}
-        changes = bytes(run.changes)
-        return Counts(
-            files=kinds[Kind.FILE] + kinds[Kind.FILE | 4],
-            directories=kinds[Kind.DIRECTORY],
-            symlinks=kinds[Kind.SYMLINK],
-            references=kinds[Kind.REFERENCE] + kinds[Kind.REFERENCE | 4],
-            bytes=tracks,
-            added=changes.count(0),
-            changed=changes.count(1),
-            removed=changes.count(2),
-            adds=sum(new.values()),
-        )
-
-    def _result(self, state: State) -> Result:
-        number, changed, counts = self._outcome
-        aliases = tuple(sorted(alias for alias, n in state.aliases.items() if n == number))
-        shown = (counts.added, counts.changed, counts.removed, counts.adds) if changed else (0, 0, 0, 0)
-        return Result(self._artifact.name, number, changed, *shown, counts.bytes, aliases)
+    def upload(self, builder: RunBuilder, needed: set[bytes]) -> Steps[None]:
+        """See Tree."""
+        yield from self._changes.upload(builder, needed)

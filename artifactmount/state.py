@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
@@ -10,6 +11,9 @@ from blake3 import blake3
 from artifactmount.acts import Counts, Metadata
 from artifactmount.ranges import PackId, PackRanges
 
+LATEST = "latest"
+NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
+RESERVED = re.compile(r"v[0-9]+")
 _GENESIS_CONTEXT = "artifactmount v1 genesis"
 
 
@@ -80,9 +84,32 @@ class State:
         """Where the live chunks of a pack are now."""
         return self.moved.get(pack, pack)
 
+    def contradiction(self) -> str | None:
+        """Why no log can fold to this state; None when one may. A checkpoint's own entry proves its bytes, not that they make sense."""
+        below = None
+        for n, version in self.versions.items():
+            if version.base != below or n >= self.next or version.seq > self.seq:
+                return f"v{n} does not follow the version below it"
+            below = n
+        if len({version.digest for version in self.versions.values()}) != len(self.versions):
+            return "two versions of one content"
+        for alias, n in self.aliases.items():
+            if not is_alias(alias) or n not in self.versions:
+                return f"an alias that may not be: {alias!r:.140}"
+        if (LATEST in self.aliases) != bool(self.versions) or (self.type is None and self.versions):
+            return "versions without `latest` or a type"
+        if any(session > self.seq for session in self.open) or not self.moved.keys().isdisjoint(self.moved.values()):
+            return "sessions or moves that cannot be"
+        return None
+
     def is_garbage(self, pack: PackId) -> bool:
         """R4: computable from the log alone, and once true, true for ever."""
         return pack.session <= self.seq and pack.session not in self.open and pack not in self.packs
+
+
+def is_alias(name: str) -> bool:
+    """Whether an alias may have this name: no version's, and nothing that could lead elsewhere."""
+    return NAME.fullmatch(name) is not None and RESERVED.fullmatch(name) is None
 
 
 def genesis(project_id: str, artifact: str) -> bytes:

@@ -12,10 +12,8 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 import stat
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import NotFoundError, RefusedError
@@ -46,10 +44,17 @@ class Target:
 
     def __exit__(self, *_: object) -> None:
         self._folders.close()
-        os.close(self._root)
         if self._parts is not None:
+            with contextlib.suppress(OSError):
+                self._remove(*self._parts)
             os.close(self._parts[1])
-            shutil.rmtree(self._parts[0], ignore_errors=True)
+        os.close(self._root)
+
+    def _remove(self, name: str, folder: int) -> None:
+        """Remove a folder of parts, by descriptors: a path would lead to wherever somebody turns one of its folders meanwhile."""
+        for part in filter(_LEFT_PART.fullmatch, os.listdir(folder)):
+            os.unlink(part, dir_fd=folder)
+        os.rmdir(name, dir_fd=self._root)
 
     # -- folders -------------------------------------------------------------------------------------------------------------------
     def folder(self, key: bytes, *, make: bool = True) -> int:
@@ -69,7 +74,7 @@ class Target:
         except (FileNotFoundError, NotFoundError):
             return None
 
-    def has_file(self, key: bytes, name: bytes, refs: list[ChunkRef], size: int, executable: bool) -> bool:
+    def has_file(self, key: bytes, name: bytes, refs: Iterable[ChunkRef], size: int, executable: bool) -> bool:
         """Whether a file is there with exactly this content and executable bit."""
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder(key, make=False))
@@ -87,6 +92,15 @@ class Target:
             return True
         finally:
             os.close(descriptor)
+
+    def has_times(self, key: bytes, name: bytes, size: int, executable: bool, mtime: int) -> bool:
+        """Whether a file is there with this size, executable bit and time of modification (ns)."""
+        try:
+            status = os.stat(name, dir_fd=self.folder(key, make=False), follow_symlinks=False)
+        except (OSError, NotFoundError):
+            return False
+        found = stat.S_ISREG(status.st_mode), status.st_size, bool(status.st_mode & stat.S_IXUSR), status.st_mtime_ns
+        return found == (True, size, executable, mtime)
 
     def has_link(self, key: bytes, name: bytes, target: bytes) -> bool:
         """Whether this very symlink is there."""
@@ -112,12 +126,13 @@ class Target:
     def _make_parts_folder(self) -> tuple[str, int]:
         """A new folder for parts, locked for as long as this process lives: so another one knows whether it was left behind."""
         while True:
-            path = tempfile.mkdtemp(prefix=_PARTS, dir=self.path)
-            descriptor = os.open(path, _DIRECTORY)
+            name = _PARTS + secrets.token_hex(4)
+            os.mkdir(name, 0o700, dir_fd=self._root)
+            descriptor = os.open(name, _DIRECTORY, dir_fd=self._root)
             with contextlib.suppress(OSError):  # a file system without locks: then nothing is swept there
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink:
-                return path, descriptor
+                return name, descriptor
             os.close(descriptor)  # swept before it was locked
 
     def _sweep(self) -> None:
@@ -129,11 +144,14 @@ class Target:
                 descriptor = os.open(name, _DIRECTORY, dir_fd=self._root)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    for part in filter(_LEFT_PART.fullmatch, os.listdir(descriptor)):
-                        os.unlink(part, dir_fd=descriptor)
-                    os.rmdir(name, dir_fd=self._root)
+                    self._remove(name, descriptor)
                 finally:
                     os.close(descriptor)
+
+    def room(self) -> int:
+        """Bytes that the file system has left for us."""
+        status = os.fstatvfs(self._root)
+        return status.f_bavail * status.f_frsize
 
     def part(self, size: int, executable: bool) -> Part:
         """An unnamed file of `size` zeros to write into."""

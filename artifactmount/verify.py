@@ -1,21 +1,22 @@
 """Every byte of a project, or of one version, read from the store and checked; what is wrong is listed, not raised.
 
 What is checked: project.json; the log, entry by entry from the first, with what each refused act says; the checkpoints; every live pack
-(table, stored bytes, each chunk's digest); each live version's card, run and manifest; and that every place a run names holds that chunk.
+(table, stored bytes, each chunk's digest); each live version's card, run and manifest; that every place a run names holds that chunk; and
+that every reference's record can be read, and, where that is asked for, that its source is what was recorded.
 Garbage that a later sweep takes away is not looked at.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
 from artifactmount.artifact import STORED_CHECKPOINT_LIMIT, Artifact, read_entries
 from artifactmount.card import Card
-from artifactmount.errors import CorruptError, KeyMissingError, NotFoundError
+from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, SourceError
 from artifactmount.fold import fold
 from artifactmount.log import CHECKPOINT_EVERY, encode_checkpoint, entry_digest
 from artifactmount.names import Reference, resolve
@@ -23,16 +24,22 @@ from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
-from artifactmount.rows import show_path
+from artifactmount.reference import Referent
+from artifactmount.rows import Change, Kind, kind_of, path_of, show_path
 from artifactmount.run import ChunkRef, Run
+from artifactmount.sources.access import Sources
 from artifactmount.state import State, Version
 from artifactmount.steps import drive
 
 _ENTRIES = 64
 _AHEAD = 8  # packs read at once
+_SOURCES = 16  # sources of references asked at once
 _TABLES = 64
+_TABLE_ROWS = 1 << 19  # of all tables kept but the last few: 300 bytes each
 _PAGE = 1000
 _TRIES = 3
+#: Who finds so many in an artifact has found enough: a few bytes of a log can name a hundred million packs that are not there.
+_PROBLEMS = 1000
 
 
 @dataclass(slots=True)
@@ -41,13 +48,22 @@ class Report:
 
     packs: int = 0
     bytes: int = 0
+    references: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def verify(project: Project, reference: Reference | None, progress: Progress | None = None, *, quick: bool = False) -> Report:
+def verify(
+    project: Project,
+    reference: Reference | None,
+    progress: Progress | None = None,
+    *,
+    quick: bool = False,
+    sources: Sources | None = None,
+) -> Report:
     """Check a whole project, an artifact, or one version. `quick`: of packs only the tables of contents are read.
 
-    Raises NotFoundError, and StoreError when the store cannot be asked.
+    `sources`: ask there, too, whether what references lead to is what was recorded. Raises NotFoundError, and StoreError when the store
+    cannot be asked.
     """
     report = Report()
     project.check_document()
@@ -56,11 +72,12 @@ def verify(project: Project, reference: Reference | None, progress: Progress | N
         found = Report()
         for _ in range(_TRIES):
             found = Report()
-            seq = _Verification(project, name, found, progress or Silent(), quick).run(reference)
+            seq = _Verification(project, name, found, progress or Silent(), quick, sources).run(reference)
             # What was deleted or moved while it was looked at is no damage: the newer state is looked at instead.
             if not found.problems or project.refresh(name).seq == seq:
                 break
         report.packs, report.bytes = report.packs + found.packs, report.bytes + found.bytes
+        report.references += found.references
         report.problems += found.problems
     return report
 
@@ -68,8 +85,10 @@ def verify(project: Project, reference: Reference | None, progress: Progress | N
 class _Verification:
     """The check of one artifact."""
 
-    def __init__(self, project: Project, name: str, report: Report, progress: Progress, quick: bool) -> None:
+    def __init__(self, project: Project, name: str, report: Report, progress: Progress, quick: bool, sources: Sources | None) -> None:
         self._project, self._artifact, self._report, self._progress = project, project.artifact(name), report, progress
+        self._sources = sources
+        self._referents: set[tuple[bytes, int]] = set()  # (digest of the record, size) looked at
         self._packs = _Packs(project, self._artifact, report, progress, quick)
 
     def run(self, reference: Reference | None) -> int:
@@ -80,6 +99,15 @@ class _Verification:
         except CorruptError as error:
             self._report.problems.append(f"{name}: {error}")
             return -1
+        try:
+            self._look(state, reference)
+        except _EnoughError:
+            self._report.problems.append(f"{name}: more than {_PROBLEMS} problems; nothing further was looked at")
+        self._progress.end()
+        return state.seq
+
+    def _look(self, state: State, reference: Reference | None) -> None:
+        name = self._artifact.name
         if reference is None:
             reference = Reference(name)
         elif not state.versions:
@@ -92,8 +120,6 @@ class _Verification:
             if reference.version is None:
                 self._packs.check(state.packs)
                 self._account(state)
-        self._progress.end()
-        return state.seq
 
     def _account(self, state: State) -> None:
         """Every key of content is live, trash, garbage that a sweep takes away, or of an open session."""
@@ -104,7 +130,8 @@ class _Verification:
                 pack = self._artifact.pack_of(item.key)
                 if pack is None or pack.session > state.seq:
                     self._report.problems.append(f"{item.key}: no entry of the log accounts for it")
-            if len(page) < _PAGE:
+                    _check_enough(self._report)
+            if len(page) < _PAGE or page[-1].key <= after:
                 return
             after = page[-1].key
 
@@ -177,6 +204,39 @@ class _Verification:
                 if state.resolve(pack) not in state.packs
             ]
             self._places(state, where, run)
+            self._references(where, run)
+
+    def _references(self, where: str, run: Run) -> None:
+        """Whether each record can be read, and if sources are to be asked, whether each says what it said then."""
+        rows = self._new_references(run)
+        with ThreadPoolExecutor(_SOURCES) as pool:
+            while window := list(islice(rows, 8 * _SOURCES)):
+                found = pool.map(self._reference, [(run.target(row), run.size(row)) for row, _ in window])
+                for (_, path), problem in zip(window, found, strict=True):
+                    self._report.references += 1
+                    if problem is not None:
+                        self._report.problems.append(f"{where} {show_path(path)}: {problem}")
+
+    def _new_references(self, run: Run) -> Iterator[tuple[int, bytes]]:
+        """(row, path) of references not looked at yet."""
+        names, modes, at = run.names, bytes(run.modes), run.name_offsets()
+        for key, start, stop in run.directories():
+            for row in range(start, stop):
+                if kind_of(modes[row]) is Kind.REFERENCE and run.changes[row] != Change.REMOVED:
+                    which = run.digest_of(row), run.size(row)
+                    if which not in self._referents:
+                        self._referents.add(which)
+                        yield row, path_of(key, bytes(names[at[row] : at[row + 1]]))
+
+    def _reference(self, what: tuple[bytes, int]) -> ArtifactError | None:
+        record, size = what
+        try:
+            referent = Referent.decode(record)
+            if self._sources is not None:
+                self._sources.check(referent, size)
+        except (CorruptError, NeedsNewerError, SourceError) as error:
+            return error
+        return None
 
     def _places(self, state: State, where: str, run: Run) -> None:
         """Whether each chunk is where the run says. Rows are taken pack by pack, so that each pack is read once."""
@@ -192,6 +252,7 @@ class _Verification:
                     if not self._is_there(state, ref):
                         key = self._artifact.pack_key(state.resolve(ref.place.pack))
                         self._report.problems.append(f"{where} {show_path(run.path(row))}: chunk {ref.digest.hex()[:16]} is not in {key}")
+                        _check_enough(self._report)
 
     def _is_there(self, state: State, ref: ChunkRef) -> bool:
         pack, place = state.resolve(ref.place.pack), ref.place
@@ -199,6 +260,15 @@ class _Verification:
         if found is None or pack != place.pack:  # what was moved is found by the new pack's own table
             return found is not None
         return (found.offset, found.stored, found.plain) == (place.offset, place.stored, place.plain)
+
+
+class _EnoughError(Exception):
+    """Looking further would tell nothing new."""
+
+
+def _check_enough(report: Report) -> None:
+    if len(report.problems) > _PROBLEMS:
+        raise _EnoughError
 
 
 class _Packs:
@@ -228,20 +298,24 @@ class _Packs:
                 self._keep(pack, result)
 
     def _keep(self, pack: PackId, read: _Read) -> None:
-        self._tables[pack] = read.good
-        if len(self._tables) > _TABLES:
-            self._tables.popitem(last=False)
+        self._remember(pack, read)
         self._report.problems += read.problems
+        _check_enough(self._report)
         self._report.packs += 1
         self._report.bytes += read.size
         self._progress.advance(read.size, 1)
+
+    def _remember(self, pack: PackId, read: _Read) -> None:
+        self._tables[pack] = read.good
+        while len(self._tables) > _TABLES or (len(self._tables) > _AHEAD and sum(map(_rows, self._tables.values())) > _TABLE_ROWS):
+            self._tables.popitem(last=False)
 
     def table(self, pack: PackId) -> dict[bytes, TableRow] | None:
         """The chunks of a pack that are right, by digest; None when the pack cannot be read."""
         if pack not in self._checked:
             self.check([pack])
         if pack not in self._tables:
-            self._tables[pack] = self._read(pack).good
+            self._remember(pack, self._read(pack))
         self._tables.move_to_end(pack)
         return self._tables[pack]
 
@@ -270,6 +344,10 @@ class _Packs:
             except CorruptError as error:
                 problems.append(f"{key}: {error}")
         return _Read(good, problems, len(stored))
+
+
+def _rows(table: dict[bytes, TableRow] | None) -> int:
+    return len(table) if table is not None else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 ENCRYPTED = os.environ.get("ARTIFACTMOUNT_TEST_ENCRYPT", "") not in ("", "0")
 KEY = bytes(range(32))
-plain_only = pytest.mark.skipif(ENCRYPTED, reason="begins where no project is yet, or looks for plain bytes in the store")
+plain_only = pytest.mark.skipif(ENCRYPTED, reason="looks for plain bytes in the store, or names no project")
 _LINE = f"artifactmount-key-1:{KEY.hex()}\n"
 
 

@@ -124,6 +124,16 @@ def test_a_pin_that_a_power_cut_left_is_whole_or_was_never_written(tmp_path: Pat
     assert found == pinned
 
 
+def test_what_was_created_survives_a_power_cut(tmp_path: Path) -> None:
+    """The bytes, their name, and the names of the folders above; and at no time there is a part of it."""
+    code = "from artifactmount.store.folder import FolderStore\nassert FolderStore(sys.argv[1]).create('data/session/first', b'first')\n"
+    recorder = recorded(tmp_path / "store", code)
+    made = {b".tmp": None, b"data": None, b"data/session": None, b"data/session/first": b"first"}
+    for content in (Loss.ALL, Loss.NOTHING):
+        assert last(recorder, content, Loss.ALL) == made
+    assert {left.get(b"data/session/first") for left in cuts(recorder)} == {None, b"first"}
+
+
 def test_a_key_that_exists_is_as_durable_as_one_that_was_created(tmp_path: Path) -> None:
     """Whoever made it was killed before he synced its name, or could not; who finds it there takes it for stored."""
     recorder = recorded(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,20 @@ def test_quickstart_of_a_folder_keeps_its_project_and_does_not_touch_the_folder(
     assert "animals:v0  +1 ~0 -0  adds 3 B  tracks 3 B" in ran.stdout and "animals:v0  unchanged" in ran.stdout
     assert list(temporary.iterdir()) == [] and os.listdir(folder) == ["cat.png"]
     assert sorted(path.name for path in home.iterdir()) == ["DATA", "STATE"]
+
+
+@pytest.mark.parametrize("options", [("--seconds", "10"), ("--s3", "--seconds", "25", "--versions", "6")], ids=["folder", "s3"])
+def test_writers_deleters_and_readers_killed_at_random_lose_nothing(options: tuple[str, ...], tmp_path: Path) -> None:
+    """The short form of what scripts/check_stress.py does for five minutes."""
+    command: list[str | Path] = [sys.executable, ROOT / "scripts/check_stress.py", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}, check=False, timeout=110)
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    assert re.fullmatch(r"seed \d+: .* killed, .*: all good\n", ran.stdout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_objects_are_referenced_page_by_page() -> None:
+    ran = subprocess.run([sys.executable, ROOT / "scripts/check_references.py", "2500"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    first, again = ran.stdout.splitlines()
+    assert first.startswith("first: big:v0  +2525 ~0 -0  adds 0 B  tracks 3.1 MB; ") and again.startswith("again: big:v0  unchanged; ")

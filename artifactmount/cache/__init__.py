@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from artifactmount.cache.environment import Environment
 from artifactmount.cache.segments import Segments
 from artifactmount.digest import chunk_digest
+from artifactmount.private import close_folder, make_folder
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +48,10 @@ class Cache:
         self._lock = threading.Lock()
         self._warned = False
         with contextlib.suppress(OSError):
-            os.makedirs(self.path, mode=0o700, exist_ok=True)
-            if os.stat(self.path).st_mode & 0o077:
-                os.chmod(self.path, 0o700)
+            make_folder(self.path)
+        there = _names(self.path)
+        # A folder of other things stays as it is: what the cache makes in it is closed.
+        close_folder(self.path, "cache", ours=not there or "index" in there)
         self.index = Environment(os.path.join(self.path, "index"), ("chunks", "members", "states", "places", "runs"))
         self._segments = Segments(os.path.join(self.path, "segments"), self.index, budget)
 
@@ -110,7 +112,7 @@ class Cache:
         folder = os.path.join(self.path, kind)
         path, temporary = os.path.join(folder, name), os.path.join(folder, f".{name[:32]}.{secrets.token_hex(4)}")
         try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            make_folder(folder)
             try:
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                     for piece in pieces:
@@ -173,3 +175,10 @@ class Cache:
                 return
             self._warned = True
         _log.warning("the cache %s %s", self.path, what)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import lmdb
 
+from artifactmount.private import make_folder
+
 T = TypeVar("T")
 
 #: Reserved address space, not disk: the file grows with what is in it.
@@ -61,7 +63,7 @@ class Environment:
                         self._start()
 
     def _start(self) -> None:
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        make_folder(self.path)
         _allocate(os.path.join(self.path, "lock.mdb"))
         # No writemap: on a full disk it is SIGBUS. One reader slot a thread; slots of dead processes are cleared here.
         env = lmdb.open(

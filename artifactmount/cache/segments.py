@@ -18,6 +18,7 @@ from typing import Any
 
 from artifactmount.cache.environment import Environment
 from artifactmount.digest import chunk_digest
+from artifactmount.private import make_folder
 
 _WHERE = struct.Struct(">QQI")  # segment, offset, length; big-endian, so that members sort by segment
 _SEGMENT = struct.Struct(">Q")
@@ -179,7 +180,7 @@ class Segments:
         return status.st_nlink > 0 and status.st_size == mine[2]
 
     def _begin_mine(self) -> None:
-        os.makedirs(self._path, mode=0o700, exist_ok=True)
+        make_folder(self._path)
         self._evict(self._budget - self._limit)
         segment = time.time_ns()
         descriptor = os.open(self._file(segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Create the project."),
     "key": ("key", "Manage the keys of an encrypted project."),
     "snapshot": ("snapshot", "Make a folder the next version of an artifact."),
+    "add-reference": ("add_reference", "Add what lies elsewhere to an artifact, without its bytes."),
+    "vendor": ("vendor", "Make a version whose references became files of its own."),
     "mount": ("mount", "Show every version of every artifact as read-only folders."),
     "umount": ("mount", "Unmount."),
     "ls": ("ls", "List artifacts, versions, or the files of a version."),
@@ -35,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("show", "Show everything known of a version, or of the project."),
     "download": ("download", "Copy a version, or a part of it, to real files."),
     "verify": ("verify", "Read every byte and say what is wrong."),
+    "policy": ("policy", "Print the IAM policy that a user of the project needs."),
 }
 
 _INTERRUPTED = 130
@@ -56,7 +59,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

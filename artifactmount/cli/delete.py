@@ -104,6 +104,7 @@ def print_deleted(name: str, done: Deleted, dry_run: bool, as_json: bool) -> Non
         return
     versions = ", ".join(f"v{n}" for n in done.versions[:10]) + (f" … ({len(done.versions)})" if len(done.versions) > 10 else "")
     anew = f", {plural(done.rewritten, 'pack')} written anew" if done.rewritten else ""
-    print(f"{name}: {would} {versions}: {size(done.freed)} in {plural(done.packs, 'pack')} freed{anew}")
+    freed = "an unknown amount" if done.freed is None else size(done.freed)
+    print(f"{name}: {would} {versions}: {freed} in {plural(done.packs, 'pack')} freed{anew}")
     for n, more in done.passed.items():
         print(f"{name}:v{n} is charged for {size(more)} more")

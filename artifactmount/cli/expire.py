@@ -47,10 +47,19 @@ def expire(
         raise UsageError(f"expire takes an artifact: artifactmount expire {reference.artifact}")
     rule = Rule(keep_last or 0, keep_aliased, None if older_than is None else timedelta(seconds=seconds(older_than)))
     with settings.open() as project:
-        numbers = expired(project.existing(reference.artifact), rule, datetime.now(UTC))
+        now = datetime.now(UTC)
+        numbers = expired(project.existing(reference.artifact), rule, now)
         done = Deleted()
         if numbers:
             if not (dry_run or yes):
                 ask(reference.artifact, numbers)
-            done = delete_versions(project, reference.artifact, numbers, delete_aliases=delete_aliases, dry_run=dry_run)
+            # Asked again of the state it follows: an alias, or `latest`, may have come back to a version while somebody thought about it.
+            done = delete_versions(
+                project,
+                reference.artifact,
+                numbers,
+                delete_aliases=delete_aliases,
+                dry_run=dry_run,
+                still=lambda state: expired(state, rule, now),
+            )
     print_deleted(reference.artifact, done, dry_run, as_json)

@@ -10,10 +10,11 @@ import click
 
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import iso, json_option, moment, path, plain, print_json, size, table
-from artifactmount.errors import NotFoundError
+from artifactmount.errors import CorruptError, NeedsNewerError, NotFoundError
 from artifactmount.manifest import MISSING, Table
 from artifactmount.names import Reference, parse, resolve
 from artifactmount.project import Project
+from artifactmount.reference import Referent
 from artifactmount.rows import Kind, is_executable, kind_of, show_path
 from artifactmount.run import Run
 from artifactmount.state import State, Version
@@ -84,7 +85,13 @@ def _versions(state: State, long: bool, as_json: bool) -> None:
 
 
 def _columns(version: Version) -> tuple[str, ...]:
-    return f"v{version.n}", moment(version.time), f"{version.counts.files}", size(version.counts.bytes), plain(version.actor)
+    return (
+        f"v{version.n}",
+        moment(version.time),
+        f"{version.counts.files + version.counts.references}",
+        size(version.counts.bytes),
+        plain(version.actor),
+    )
 
 
 def version_facts(version: Version, aliases: list[str]) -> dict[str, Any]:
@@ -140,14 +147,25 @@ def _file(version: Version, manifest: Table, runs: list[Run], row: int) -> dict[
         "executable": is_executable(manifest.mode(row)),
         "digest": manifest.digest(row).hex(),
     }
-    if kind is Kind.SYMLINK:
+    if kind in (Kind.SYMLINK, Kind.REFERENCE):
         origin, at = manifest.origin(row)
-        facts["target"] = runs[origin].target(at).decode("utf-8", "surrogateescape")
+        target = runs[origin].target(at)
+        facts |= {"target": target.decode("utf-8", "surrogateescape")} if kind is Kind.SYMLINK else _referent(target)
     return facts
+
+
+def _referent(record: bytes) -> dict[str, Any]:
+    """What a reference leads to, for JSON; what cannot be read is shown, not raised."""
+    try:
+        referent = Referent.decode(record)
+    except (CorruptError, NeedsNewerError) as error:
+        return {"uri": f"({error})"}
+    return {"uri": referent.uri, "etag": referent.etag, "source_version": referent.version, "checked": referent.checked}
 
 
 def _line(item: dict[str, Any]) -> tuple[str, str, str, str]:
     kind = Kind[item["kind"].upper()]
     mode = _LETTERS[kind] + ("r-x" if item["executable"] or kind is Kind.DIRECTORY else "r--")
-    name = path(item["name"]) + (f" -> {path(item['target'])}" if "target" in item else "")
+    target = item.get("target", item.get("uri"))
+    name = path(item["name"]) + (f" -> {path(target)}" if target is not None else "")
     return mode, f"{item['size']}", moment(item["mtime"]), name

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artifactmount.cache import DEFAULT_BUDGET, Cache
+from artifactmount.config import read_config
 from artifactmount.errors import UsageError
 from artifactmount.keys import Keyring, NewKey
+from artifactmount.plain import PlainFormatter
 from artifactmount.progress import Bar, Progress, Silent
-from artifactmount.project import Project, configured, default_cache, default_url, open_store, state_directory
+from artifactmount.project import Project, default_cache, default_url, open_store, state_directory
+from artifactmount.sources.access import Access, Sources
 
 _SIZE = re.compile(r"(\d+)\s*([kKmMgGtT]?)(i?[bB]?)")
 _SMALLEST_BUDGET = 32 << 20
@@ -59,9 +62,9 @@ class Settings:
         kms = os.environ.get("ARTIFACTMOUNT_KMS_KEY_ID") or ""
         insists = file is not None or passphrase is not None or kms != ""
         if not insists:
-            config = configured(os.environ)
-            file = config.get("key-file")
-            insists = file is not None and config.get("project") == self.url
+            config = read_config(os.environ)
+            file = config.key_file or None
+            insists = file is not None and config.project == self.url
         ask = (lambda: ask_passphrase(f"passphrase of {self.url}: ")) if sys.stdin is not None and sys.stdin.isatty() else None
         return Keyring(() if file is None else (key_path(file),), kms, passphrase, ask, insists)
 
@@ -70,7 +73,9 @@ class Settings:
         self, *, create: bool = False, keyring: Keyring | None = None, protect: NewKey | None = None, label: str = ""
     ) -> Iterator[Project]:
         """The project. `create`: make it when the place is empty; encrypted, if there is a key to `protect` it, with a label."""
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="artifactmount: %(message)s")
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(PlainFormatter("artifactmount: %(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[lines])
         store = open_store(self.url)
         cache = Cache(self.cache_path, self.budget)
         try:
@@ -79,6 +84,15 @@ class Settings:
         finally:
             cache.close()
             store.close()
+
+    @contextmanager
+    def sources(self) -> Iterator[Sources]:
+        """Where references lead, as far as the config file allows."""
+        sources = Sources(Access.of(read_config(os.environ).references))
+        try:
+            yield sources
+        finally:
+            sources.close()
 
 
 def key_path(path: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -13,6 +15,7 @@ from artifactmount.cli.text import json_option, moment, plain, plural, print_jso
 from artifactmount.errors import UsageError
 from artifactmount.names import Reference, parse, resolve
 from artifactmount.project import Project
+from artifactmount.protection import protection_of
 
 
 @click.command(epilog="Example: artifactmount show animals:v1 --json")
@@ -36,13 +39,14 @@ def show(settings: Settings, what: str | None, as_json: bool) -> None:
 
 
 def _show_project(project: Project, as_json: bool) -> None:
-    usage = project.cache.usage()
+    usage, protection = project.cache.usage(), protection_of(project.store)
     facts = {
         "project": project.url,
         "id": project.id,
         "format": project.format,
         "created": project.made,
         "encryption": project.scheme,
+        "protection": asdict(protection),
         "cache": {"path": project.cache.path, "chunks": usage.chunks, "files": usage.files, "budget": usage.budget},
     }
     if as_json:
@@ -55,7 +59,12 @@ def _show_project(project: Project, as_json: bool) -> None:
         print("protection  none by itself: whoever can read the bucket or folder can read the files")
     else:
         print(f"protection  encrypted ({project.scheme}): without a key one sees artifact names, sizes and times")
+    print(f"transport   {plain(protection.transport)}")
+    print(f"at rest     {plain(protection.at_rest)}")
+    print(f"read by     {plain(protection.readers)}")
     print(f"cache       {project.cache.path}: {size(usage.chunks)} of at most {size(usage.budget)}, and {size(usage.files)} of manifests")
+    if protection.warning:
+        print(f"note: {protection.warning}", file=sys.stderr)
 
 
 def _show_version(project: Project, reference: Reference, as_json: bool) -> None:

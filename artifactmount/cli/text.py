@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from artifactmount.errors import UsageError
+from artifactmount.plain import plain as plain
 
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -31,11 +32,6 @@ def size(count: int) -> str:
             return f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} ZB"
-
-
-def plain(text: object) -> str:
-    """What a store or another user says, on one line and without what moves a terminal's cursor."""
-    return "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else "?" for char in str(text))
 
 
 def path(name: bytes | str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import time
@@ -17,6 +18,7 @@ from artifactmount.errors import DeniedError, KeyMissingError, NotSentError, Sto
 from artifactmount.store import Listed, check_key, check_prefix
 
 _TEMPORARY = ".tmp"
+_TEMPORARY_NAME = re.compile(r"[0-9]+-[0-9a-z]+")
 _STALE_SECONDS = 24 * 3600
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -38,14 +40,16 @@ class FolderStore:
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         """See Store."""
         try:
-            descriptor = os.open(self.path_of(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._refuse_links(key)
+            # Without O_NONBLOCK, a FIFO in the place of a key would wait for a writer for ever.
+            descriptor = os.open(self.path_of(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise KeyMissingError(key) from None
         except OSError as error:
             raise self._translate(error, key) from error
         try:
             status = os.fstat(descriptor)
-            if stat.S_ISDIR(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):
                 raise KeyMissingError(key)
             end = status.st_size if stop is None else min(stop, status.st_size)
             parts: list[bytes] = []
@@ -63,9 +67,11 @@ class FolderStore:
         path = self.path_of(key)
         temporary = ""
         try:
+            self._refuse_links(key)
             if os.path.lexists(path):  # spares the writing; the link below decides
                 _sync_folder(os.path.dirname(path))
                 return False
+            self._refuse_links(_TEMPORARY + "/")
             self._make_folders(self._temporary)
             self._sweep()
             temporary = os.path.join(self._temporary, f"{os.getpid()}-{secrets.token_hex(8)}")
@@ -130,6 +136,7 @@ class FolderStore:
 
     def _names(self, folder: str) -> list[str]:
         try:
+            self._refuse_links(folder)
             with os.scandir(os.path.join(self.path, folder)) as entries:
                 names = [entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in entries]
         except (FileNotFoundError, NotADirectoryError):
@@ -148,6 +155,7 @@ class FolderStore:
         folders: set[str] = set()
         for key in keys:
             try:
+                self._refuse_links(key)
                 os.unlink(self.path_of(key))
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 continue
@@ -170,6 +178,16 @@ class FolderStore:
     def close(self) -> None:
         """See Store."""
 
+    def _refuse_links(self, key: str) -> None:
+        """Raise NotADirectoryError when a folder above a key is a link: who can plant one must not lead a write or a deletion elsewhere."""
+        at = key.find("/")
+        while at >= 0:
+            path = os.path.join(self.path, key[:at])
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISLNK(os.lstat(path).st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, "is a link, which a store does not follow", path)
+            at = key.find("/", at + 1)
+
     def _make_folders(self, folder: str) -> None:
         """Make a folder and those above it, each durable in the one above."""
         missing: list[str] = []
@@ -188,10 +206,16 @@ class FolderStore:
         if self._swept:
             return
         self._swept = True
-        with contextlib.suppress(OSError), os.scandir(self._temporary) as entries:
-            for entry in entries:
-                if entry.stat().st_mtime < time.time() - _STALE_SECONDS:
-                    os.unlink(entry.path)
+        with contextlib.suppress(OSError):
+            # By descriptor, never through a link, and only what is called as ours are: in a folder that others write to, too, this
+            # would else delete whatever is old where somebody's link leads.
+            folder = os.open(self._temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                for name in filter(_TEMPORARY_NAME.fullmatch, os.listdir(folder)):
+                    if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < time.time() - _STALE_SECONDS:
+                        os.unlink(name, dir_fd=folder)
+            finally:
+                os.close(folder)
 
     def _translate(self, error: OSError, key: str) -> StoreError:
         what = f"{os.path.join(self.path, key)}: {error.strerror}"

@@ -63,6 +63,10 @@ class MemoryStore:
                 if self._values.pop(check_key(key), None) is not None:
                     self._keys.remove(key)
 
+    def values(self) -> dict[str, tuple[bytes, float]]:
+        """Everything, with the time it was written: for tests that compare whole stores."""
+        return dict(self._values)
+
     def clock(self) -> float:
         """See Store."""
         return time.time()

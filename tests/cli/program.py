@@ -73,8 +73,14 @@ class Program:
         other.environment |= {name: value for name, value in self.environment.items() if name.startswith("AWS_")}
         return other
 
+    def _make_encrypted(self, arguments: Sequence[Argument]) -> None:
+        """A folder project is made by its first snapshot; an encrypted one must be made before."""
+        if encryption.ENCRYPTED and "snapshot" in arguments and not self.project.startswith("s3:") and not os.path.exists(self.project):
+            assert self.inside("init").code == 0
+
     def start(self, *arguments: Argument, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """The running process. Whoever starts one ends it."""
+        self._make_encrypted(arguments)
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", "artifactmount", *map(os.fsencode, encryption.arguments(arguments))],
             cwd=self.folder,
@@ -107,6 +113,7 @@ class Program:
 
     def inside(self, *arguments: Argument) -> Ran:
         """The same in this process: an order of magnitude faster. The caller checks the exit code."""
+        self._make_encrypted(arguments)
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2))
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             for name in [name for name in os.environ if name.startswith(("AWS_", "ARTIFACTMOUNT_", "XDG_"))]:
@@ -124,11 +131,8 @@ class Program:
 
 
 def in_folder(home: Path) -> Program:
-    """With a project in a folder that is not there yet (an encrypted one must be made before)."""
-    program = Program(home)
-    if encryption.ENCRYPTED:
-        assert program.inside("init").code == 0
-    return program
+    """With a project in a folder that is not there yet."""
+    return Program(home)
 
 
 def in_bucket(home: Path, server: Server) -> Program:

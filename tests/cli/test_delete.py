@@ -312,8 +312,16 @@ def test_a_bucket_that_lets_nothing_be_deleted_is_5_and_the_next_one_finishes(tm
         return [key for key in s3_server.keys(bucket) if key.startswith(f"{prefix}/artifacts/pets/data/")]
 
     before = set(data())
-    forbidden = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
-    s3_server.client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [forbidden]}))
+
+    def forbid(keys: str) -> None:
+        forbidden = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{bucket}/{keys}"}
+        s3_server.client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [forbidden]}))
+
+    forbid("*")  # then nothing is begun
+    for command in (("delete", "pets:v0", "--yes"), ("delete", "pets", "--all", "--yes"), ("gc", "pets")):
+        assert "may not delete what pets has stored" in program.run(*command, code=5).err
+    assert program.run("ls", "pets").lines == ["v0", "v1  latest"] and before == set(data())
+    forbid(f"{prefix}/artifacts/pets/data/*/*")  # not the key that is tried first
     assert "could not be removed" in program.run("delete", "pets:v0", "--yes", code=5).err
     assert program.run("ls", "pets").lines == ["v1  latest"] and before < set(data())
     assert "could not be removed" in program.run("delete", "pets", "--all", "--yes", code=5).err

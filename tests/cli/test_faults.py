@@ -123,8 +123,6 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     try:
         program = Program(tmp_path / "user", str(path / "project"))
         program.quick = True
-        if encryption.ENCRYPTED:
-            program.run("init")
         yield SmallDisk(path, program)
     finally:
         subprocess.run(["umount", path], check=True)

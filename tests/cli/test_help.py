@@ -18,7 +18,7 @@ _SECONDS = 0.3  # of CPU; it takes 0.04 on the machine this was written on, and 
 
 
 def command_of(name: str) -> click.Command:
-    command = getattr(importlib.import_module(f"artifactmount.cli.{COMMANDS[name][0]}"), name)
+    command = getattr(importlib.import_module(f"artifactmount.cli.{COMMANDS[name][0]}"), name.replace("-", "_"))
     assert isinstance(command, click.Command)
     return command
 

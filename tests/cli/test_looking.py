@@ -188,7 +188,6 @@ def test_what_is_not_there_is_3(pets: Program, arguments: tuple[str, ...]) -> No
     assert list(pets.folder.iterdir()) == []
 
 
-@encryption.plain_only
 def test_a_project_that_is_not_there_is_3_and_is_not_made_by_looking(program: Program, tmp_path: Path) -> None:
     for arguments in (("ls",), ("log",), ("show",), ("verify",), ("download", "pets"), ("alias", "pets", "x")):
         assert "init" in program.run(*arguments, code=3).err

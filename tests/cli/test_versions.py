@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from tests import encryption
 from tests.cli.program import Program
 from tests.cli.trees import File, Folder, read, stored_bytes, write
 from tests.store.servers import Server
@@ -139,6 +140,7 @@ def test_artifacts_do_not_touch_each_other(program: Program, animals: Path, tmp_
     assert program.run("ls").lines == ["animals", "plants"]
 
 
+@encryption.plain_only
 def test_the_embedded_project_and_the_config_file(program: Program, animals: Path) -> None:
     """Without a word of configuration the project is a folder of the user's."""
     del program.environment["ARTIFACTMOUNT_PROJECT"], program.environment["ARTIFACTMOUNT_CACHE"]
@@ -148,6 +150,7 @@ def test_the_embedded_project_and_the_config_file(program: Program, animals: Pat
     config = program.home / "home/config/artifactmount/config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(f'project = "{program.home}/configured"\n')
+    config.chmod(0o600)
     program.run("ls", code=3)
     program.run("snapshot", animals, "animals")
     assert (program.home / "configured/project.json").is_file()

@@ -132,14 +132,14 @@ class Mount:
 
 
 @contextmanager
-def mounted(project: Project, name: str = "mnt", *, options: tuple[str, ...] = ()) -> Iterator[Mount]:
-    """Mount in the background at `root/name`; `options` stand before the command. Unmounts in the end, unless that was done."""
+def mounted(project: Project, name: str = "mnt", *, options: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Iterator[Mount]:
+    """Mount in the background at `root/name`, with `options` before the command and `after` behind. Unmounts in the end, if need be."""
     path = project.root / name
     path.mkdir(parents=True, exist_ok=True)
     mount = Mount(project, path)
     try:
         try:
-            project.do(*options, "mount", path)
+            project.do(*options, "mount", path, *after)
         finally:
             if is_mounted(path):
                 mount.adopt()

@@ -23,6 +23,22 @@ _FILES = 40
 _LARGE = 900 * KILO  # 36 MB in all: more than the daemon's memory holds, so that every round reads packs again
 
 
+@pytest.fixture(params=["folder", "s3"])
+def anywhere(request: pytest.FixtureRequest, project: Project, tmp_path: Path) -> Project:
+    """An empty project in a folder, and again one in a bucket."""
+    if request.param == "folder":
+        return project
+    server: Server = request.getfixturevalue("s3_server")
+    made = Project(tmp_path / "writer", f"s3://{server.make_bucket()}/some/project", server.environment())
+    made.do("init")
+    return made
+
+
+def another_user(of: Project, root: Path) -> Project:
+    """Somebody else with the same project, who has nothing of it yet."""
+    return Project(root, of.url, {name: value for name, value in of.environment.items() if name.startswith("AWS_")})
+
+
 def contents(size: int) -> list[dict[str, bytes]]:
     """Ten versions of 40 files. Each changes a few, across packs that it shares with the others; v7 has v2's content again."""
     numbers, versions = random.Random(5), [dict[str, bytes]()]
@@ -91,27 +107,30 @@ class Loop:
 
 
 def delete_all_but_v5(project: Project, loop: Loop) -> int:
-    """Version by version; returns how many packs were written anew."""
-    rewritten = 0
-    for number in (0, 9, 1, 7, 3, 2, 8, 4, 6):
-        done = json.loads(project.do("delete", f"animals:v{number}", "--yes", "--json"))
-        assert done["versions"] == [f"v{number}"]
+    """Version by version, or, as each command takes a second there, three at once in a bucket; returns how many packs were written anew."""
+    rewritten, at_once = 0, 3 if project.url.startswith("s3://") else 1
+    order = [f"v{number}" for number in (0, 9, 1, 7, 3, 2, 8, 4, 6)]
+    for start in range(0, len(order), at_once):
+        gone = order[start : start + at_once]
+        done = json.loads(project.do("delete", *(f"animals:{version}" for version in gone), "--yes", "--json"))
+        assert sorted(done["versions"]) == sorted(gone)
         rewritten += done["rewritten"]
         loop.goes_on()
     return rewritten
 
 
-def test_a_version_reads_right_while_all_others_are_deleted(project: Project) -> None:
-    """The reader is another user, whose cache knows nothing yet."""
+def test_a_version_reads_right_while_all_others_are_deleted(anywhere: Project, tmp_path: Path) -> None:
+    """The reader is another user, and has nowhere to cache: what is not in memory comes from the store, each time."""
     versions = contents(_LARGE)
-    log(project, versions)
-    with mounted(Project(project.root / "reader", project.url)) as mount:
+    log(anywhere, versions)
+    nowhere = write(tmp_path, {"no cache": b""}) / "no cache"
+    with mounted(another_user(anywhere, tmp_path / "reader"), options=("--cache", str(nowhere))) as mount:
         with Loop(mount / "animals/v5", versions[5]) as loop:
-            assert delete_all_but_v5(project, loop) > 10
+            assert delete_all_but_v5(anywhere, loop) > (5 if anywhere.url.startswith("s3://") else 10)
         assert loop.wrong == []
         assert files_below(mount / "animals/v5") == set(versions[5])
         assert "ERROR" not in mount.log
-    assert project.do("verify").endswith("all good\n")
+    assert anywhere.do("verify").endswith("all good\n")
 
 
 def test_a_mount_of_a_bucket_that_knows_an_older_state(s3_server: Server, tmp_path: Path) -> None:
@@ -166,14 +185,15 @@ def one_file_open(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def test_when_its_own_version_is_deleted_new_opens_fail_and_the_daemon_lives(project: Project, tmp_path: Path) -> None:
+def test_when_its_own_version_is_deleted_new_opens_fail_and_the_daemon_lives(anywhere: Project, tmp_path: Path) -> None:
+    project = anywhere
     versions = [{"read": b"read before", "sub/never": random.Random(8).randbytes(300 * KILO), "keep": b"kept"}, {"keep": b"kept"}]
     folder = write(tmp_path / "staging", versions[0])
     project.snapshot(folder, "animals")
     (folder / "read").unlink()
     (folder / "sub/never").unlink()
     project.snapshot(folder, "animals")
-    reader = Project(tmp_path / "reader", project.url)
+    reader = another_user(project, tmp_path / "reader")
     with mounted(reader) as mount:
         assert (mount / "animals/v0/read").read_bytes() == b"read before"
         with one_file_open(mount / "animals/v0/sub/never") as descriptor:

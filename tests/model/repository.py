@@ -7,20 +7,21 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from blake3 import blake3
 
-from artifactmount.acts import Act, Close, Commit, DeleteVersion, Describe, Op, Open, PutVersion, RemoveAlias, SetAlias
+from artifactmount.acts import Act, Close, Commit, DeleteArtifact, DeleteVersion, Describe, Op, Open, PutVersion, RemoveAlias, SetAlias
 from artifactmount.artifact import Appended, Artifact, Writer, append, finish_trash, head, session_keys
 from artifactmount.cache import Cache
 from artifactmount.cache.stats import StatCache
 from artifactmount.card import Card
 from artifactmount.catalog import Catalog
-from artifactmount.delete import Deleted, Deletion
+from artifactmount.delete import Deleted, Deletion, Still, delete_all_steps
 from artifactmount.digest import content_digest
 from artifactmount.errors import KeyMissingError, NotFoundError, OutcomeUnknownError, RefusedError, StoreError
-from artifactmount.fold import LATEST
+from artifactmount.garbage import collect_steps
+from artifactmount.journal import Journal
 from artifactmount.log import Entry
 from artifactmount.pack import TableRow
 from artifactmount.progress import Silent
@@ -30,11 +31,13 @@ from artifactmount.run import Run
 from artifactmount.sizes import sizes
 from artifactmount.snapshot import Options, Result, Snapshot
 from artifactmount.staging import Staging
-from artifactmount.state import State
+from artifactmount.state import LATEST, State
 from artifactmount.steps import Delete, Steps
 from artifactmount.store.memory import MemoryStore
 from tests import encryption
 from tests.model.simulator import Process, World
+
+T = TypeVar("T")
 
 PROJECT, NAME = "11" * 16, "animals"
 
@@ -153,6 +156,7 @@ class Client:
         self._cache_path = cache
         self.cache = Cache(str(cache))
         self.known: State | None = None
+        self.resumes = False  # whether a snapshot goes on with the session of an interrupted one
 
     def close(self) -> None:
         """Let go of files."""
@@ -175,10 +179,13 @@ class Client:
         asked = Asked(writer.actor, tree, options, repository.history.read().seq + 1)
         repository.asked[asked.actor] = asked
         staging, stats = Staging(str(self.staging)), StatCache(self.cache.path)
-        snapshot = Snapshot(repository.artifact, self.catalog(), staging, stats, options, writer, Silent())
+        journal = Journal(f"{self.staging}.journal") if self.resumes else Journal.nowhere()
+        journal.__enter__()
+        snapshot = Snapshot(repository.artifact, self.catalog(), staging, stats, options, writer, Silent(), journal)
 
         def ended(process: Process) -> None:
             snapshot.close()
+            journal.__exit__()
             staging.__exit__()
             stats.__exit__()
             asked.over, asked.error = True, process.error
@@ -191,13 +198,20 @@ class Client:
 
         return repository.world.start(asked.actor, snapshot.steps(self.known), ended)
 
-    def delete(self, numbers: Iterable[int], then: Callable[[Process], None] = lambda _: None, *, delete_aliases: bool = True) -> Process:
-        """Start a deletion of these versions."""
+    def delete(
+        self,
+        numbers: Iterable[int],
+        then: Callable[[Process], None] = lambda _: None,
+        *,
+        delete_aliases: bool = True,
+        still: Still | None = None,
+    ) -> Process:
+        """Start a deletion of these versions; with `still`, only of those that it names then."""
         repository = self._repository
         writer = repository.writer(self.name)
         removal = Removal(writer.actor, frozenset(numbers), delete_aliases)
         repository.removals.append(removal)
-        deletion = Deletion(repository.artifact, self.catalog(), writer, set(numbers), delete_aliases)
+        deletion = Deletion(repository.artifact, self.catalog(), writer, set(numbers), delete_aliases, still)
 
         def ended(process: Process) -> None:
             removal.over, removal.error = True, process.error
@@ -216,6 +230,19 @@ class Client:
         writer = self._repository.writer(self.name)
         return self._repository.world.start(writer.actor, sweep(self._repository.artifact, writer, self.known), self._ended(then))
 
+    def collect(self, grace: float, then: Callable[[Process], None] = lambda _: None) -> Process:
+        """Start `gc`: close the sessions that were idle for so long, by a clock that may jump, and sweep."""
+        writer = self._repository.writer(self.name)
+        steps = _state_of(collect_steps(self._repository.artifact, self.known, writer, grace))
+        return self._repository.world.start(writer.actor, steps, self._ended(then))
+
+    def delete_everything(self, then: Callable[[Process], None] = lambda _: None) -> Process:
+        """Start to delete the whole artifact."""
+        repository, writer = self._repository, self._repository.writer(self.name)
+        known = self.known or repository.artifact.empty()
+        steps = _state_of(delete_all_steps(repository.artifact, self.catalog(), known, writer))
+        return repository.world.start(writer.actor, steps, self._ended(then))
+
     def delete_highest(self, then: Callable[[Process], None] = lambda _: None) -> Process:
         """Start to delete the highest version: the one whose deletion rewrites nothing."""
         writer = self._repository.writer(self.name)
@@ -231,6 +258,10 @@ class Client:
             then(process)
 
         return ended
+
+
+def _state_of(steps: Steps[tuple[State, T]]) -> Steps[State]:
+    return (yield from steps)[0]
 
 
 def sweep(artifact: Artifact, writer: Writer, known: State | None) -> Steps[State]:
@@ -312,6 +343,8 @@ class Repository:
         state = self.history.read()
         self._keep_runs()
         for key in keys:
+            if key.startswith(f"{self.artifact.prefix}state/"):
+                continue  # a checkpoint is derived
             assert state.is_garbage(pack_of(key)), f"{key} is deleted and is no garbage after entry {state.seq}"
 
     def _keep_runs(self) -> None:
@@ -424,9 +457,17 @@ class Repository:
         assert not dead & there, f"{removal.actor} returned and left {sorted(dead & there)}"
         own = {entry.seq for entry in self.history.entries if entry.actor == removal.actor and isinstance(entry.act, Open)}
         left = {pack for pack in there if pack.session in own and state.is_garbage(pack) and pack not in after.packs}
-        closed = {entry.act.session for entry in self.history.entries if isinstance(entry.act, Close) and entry.actor != removal.actor}
-        left = {pack for pack in left if pack.session not in closed}  # whoever closed a session sweeps it
+        left = {pack for pack in left if pack.session not in self._closed_by_others(removal.actor)}  # whoever closed a session sweeps it
         assert not left, f"{removal.actor} returned and left its own {sorted(left)}"
+
+    def _closed_by_others(self, actor: str) -> set[int]:
+        closed: set[int] = set()
+        for entry in self.history.entries:
+            if entry.actor != actor and isinstance(entry.act, Close):
+                closed.add(entry.act.session)
+            elif entry.actor != actor and isinstance(entry.act, Commit) and DeleteArtifact() in entry.act.ops:
+                closed |= self.history.states[entry.seq].open
+        return closed
 
     def _check_removals(self) -> None:
         """Of deletions: acknowledged, exactly once and for ever; refused, never. What was said of bytes is true to the byte."""

@@ -6,6 +6,7 @@ one way is asked of a `Chance`, and no clock is waited for. Knows steps and stor
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -14,7 +15,8 @@ from typing import Any, Protocol
 from hypothesis import strategies as st
 
 from artifactmount.errors import ArtifactError, KeyMissingError, StoreError, UnreachableError
-from artifactmount.steps import Create, Delete, Get, GetMany, Join, ListKeys, Local, Pause, Spawn, Step, Steps, perform
+from artifactmount.steps import Clock, Create, Delete, Get, GetMany, Join, ListKeys, Local, Pause, Spawn, Step, Steps, perform
+from artifactmount.store import Listed
 from artifactmount.store.memory import MemoryStore
 
 _ENDLESS = 20_000  # steps of one run: more would be a livelock
@@ -56,7 +58,11 @@ class Drawn:
 
 
 class Fault(IntEnum):
-    """What goes wrong with one request."""
+    """What goes wrong with one request.
+
+    A status of 409, 500 or 503, a reset, a body cut short: to who asked each is LOST, DROPPED or LATE, an error that does not say what
+    became of the request. A 412 is the answer "exists"; after LOST or LATE it may be about one's own first attempt.
+    """
 
     NONE = 0
     LOST = 1  # done, and the answer lost
@@ -67,6 +73,16 @@ class Fault(IntEnum):
     CRASH_AFTER = 6
     OUTAGE = 7  # no connection, for this request and the next ones of this process
     SILENCE = 8  # the same, and nobody can tell which were done
+    PARTIAL = 9  # some of the keys to delete are deleted
+    STALE = 10  # a listing as it was a while ago
+    SHUFFLED = 11  # a listing in another order
+    JUMP = 12  # the store's clock jumps by years
+
+
+#: What goes wrong with one kind of request only; every other is done as if nothing was.
+_ONLY: dict[Fault, type[Step]] = {Fault.PARTIAL: Delete, Fault.STALE: ListKeys, Fault.SHUFFLED: ListKeys, Fault.JUMP: Clock}
+_YEARS = 365 * 86400.0
+_REMEMBERED = 12  # changes that a listing may be behind
 
 
 @dataclass(eq=False, slots=True)
@@ -118,11 +134,15 @@ class World:
         self.store, self._chance, self.faults = store, chance, faults
         self._processes: list[Process] = []
         self._late: list[Step] = []
+        self._past: deque[list[Listed]] = deque(maxlen=_REMEMBERED)
+        self._skew = 0.0  # of the store's clock
         self._graveyard: list[Process] = []  # kept, so that no generator of a killed process is closed and runs on
         self.planned: Callable[[str, int], Fault] | None = None
         self.after_step: Callable[[str, int], None] = lambda *_: None
         self.deleting: Callable[[tuple[str, ...]], None] = lambda _: None
         self.happened: list[str] = []
+        self.counts: Counter[Fault] = Counter()
+        self.steps = 0  # of all processes
 
     def start(self, name: str, steps: Steps[Any], ended: Callable[[Process], None] = lambda _: None) -> Process:
         """A process that runs these steps; `ended` is told when it is over, however."""
@@ -185,6 +205,7 @@ class World:
             self._resume(process, task, [child.result for child in children], failed)
             return
         process.steps += 1
+        self.steps += 1
         answer, error = None, None
         try:
             answer = self._answer(process, step)
@@ -224,8 +245,11 @@ class World:
         if isinstance(step, Local):
             return step.call()
         process.calls += 1
-        fault = self._fault(process)
+        fault = self._fault(process, step)
+        if fault in _ONLY and not isinstance(step, _ONLY[fault]):
+            fault = Fault.NONE
         if fault is not Fault.NONE:
+            self.counts[fault] += 1
             self.happened.append(f"{process.name} call {process.calls}: {fault.name} {step!r:.100}")
         match fault:
             case Fault.CRASH_BEFORE:
@@ -246,9 +270,22 @@ class World:
                 raise StoreError("the request takes its time")
             case Fault.REFUSED | Fault.OUTAGE | Fault.SILENCE:
                 raise UnreachableError("no connection")
-        return self._do(step)
+        return self._do_badly(step, fault) if fault in _ONLY else self._do(step)
 
-    def _fault(self, process: Process) -> Fault:
+    def _do_badly(self, step: Step, fault: Fault) -> Any:
+        if isinstance(step, Delete):
+            self._do(Delete(step.keys[: self._chance.below(len(step.keys) + 1)]))
+            raise StoreError("not all keys were deleted")
+        if isinstance(step, Clock):
+            self._skew += (self._chance.below(21) - 10) * _YEARS
+            return self._do(step)
+        assert isinstance(step, ListKeys)
+        if fault is Fault.SHUFFLED or not self._past:
+            return self._do(step)[::-1]
+        then = self._past[self._chance.below(len(self._past))]
+        return [item for item in then if item.key.startswith(step.prefix) and item.key > step.after][: step.limit]
+
+    def _fault(self, process: Process, step: Step) -> Fault:
         if self.planned is not None:
             return self.planned(process.name, process.calls)
         if process.outage > 0:
@@ -270,10 +307,20 @@ class World:
                 return [self._get(key, limit) for key in keys]
             case Delete(keys):
                 self.deleting(keys)
+                self._remember()
                 return self.store.delete(keys)
-            case Get() | Create() | ListKeys():
+            case Create():
+                self._remember()
                 return perform(self.store, step)
+            case Get() | ListKeys():
+                return perform(self.store, step)
+            case Clock():
+                return self.store.clock() + self._skew
         raise TypeError(f"not a request: {step!r}")
+
+    def _remember(self) -> None:
+        if self.faults > 0:
+            self._past.append(self.store.list_keys("", limit=1 << 30))
 
     def _get(self, key: str, limit: int) -> bytes | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,30 @@ _CLOSE, _DELETE = "close the open sessions", "delete the highest version"
 
 SnapshotJob = tuple[Tree, Options]
 Job = SnapshotJob | str
+
+
+class Folder:
+    """A temporary folder of folders; use as a context manager."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(dir=_FAST)
+        self._last: Path | None = None
+        self._count = 0
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def another(self) -> Path:
+        """An empty folder; the one given before is removed."""
+        if self._last is not None:
+            shutil.rmtree(self._last)
+        self._count += 1
+        self._last = Path(self._folder.name, str(self._count))
+        self._last.mkdir()
+        return self._last
 
 
 @contextmanager

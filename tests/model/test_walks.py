@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
+from typing import Any
+
+import pytest
 
 from artifactmount.acts import Close, Commit, Open
+from artifactmount.errors import StoreError
+from artifactmount.liveness import Plan, plan_deletion
+from artifactmount.retention import Rule, expired
 from artifactmount.snapshot import Options
-from tests.model.repository import Client, Repository
+from tests.model.repository import Repository, pack_of
 from tests.model.simulator import Plain, Process
 from tests.model.test_delete import counted_for, file, put, stored, take
 from tests.model.test_repository import knobs, repository
@@ -57,6 +64,65 @@ def test_two_deleters() -> None:
         assert b"content of a" not in stored(repo) and b"content of b" not in stored(repo) and b"content of c" in stored(repo)
 
 
+def test_two_deleters_and_a_store_that_keeps_what_was_overtaken() -> None:
+    """The copy that is needed no more cannot be deleted: the command says so, and `gc` takes it."""
+    with knobs(small_packs=False, look_always=False), repository(Plain()) as repo:
+        author, one, two = repo.client(), repo.client(), repo.client()
+        put(repo, author, "abc", "bc", "c")
+        first = one.delete({0})
+
+        def stored_two(_: int) -> bool:
+            return len([pack for pack in repo.data_keys() if pack.session in opened(repo, first)]) == 2
+
+        def refuse(keys: tuple[str, ...]) -> None:
+            repo.before_deleting(keys)
+            if any(pack_of(key).session in opened(repo, first) for key in keys):
+                raise StoreError("not now")
+
+        when(repo, first, stored_two, partial(finish, repo, partial(two.delete, {1})))
+        repo.world.deleting = refuse
+        repo.world.run()
+        assert isinstance(first.error, StoreError) and "gc" in str(first.error)
+        assert list(repo.history.read().versions) == [2] and b"content of b" in stored(repo)
+        repo.world.deleting = repo.before_deleting
+        assert repo.world.finish(two.collect(0.0)).error is None
+        assert b"content of b" not in stored(repo) and repo.data_keys() == set(repo.check().packs)
+
+
+def test_a_deletion_is_worked_out_once_for_the_same_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own `open`, and an alias of somebody else's, cost it a slot, and no second count of all places."""
+    plans = 0
+
+    def count(*arguments: Any) -> Plan:
+        nonlocal plans
+        plans += 1
+        return plan_deletion(*arguments)
+
+    monkeypatch.setattr("artifactmount.delete.plan_deletion", count)
+    with knobs(small_packs=False, look_always=False), repository(Plain()) as repo:
+        one, two = repo.client(), repo.client()
+        put(repo, two, "abc", "bc", "c")
+        process = one.delete({0})
+        tree = {"c": file(b"content of c")}
+        when(repo, process, lambda _: bool(opened(repo, process)), partial(finish, repo, partial(two.snapshot, tree, Options(("best",)))))
+        repo.world.run()
+        assert process.error is None and repo.history.read().aliases == {"best": 2, "latest": 2}
+        assert plans == 1
+
+
+def test_expire_asks_the_state_it_follows() -> None:
+    """v1 was to go; then it became the latest again, and v0 got an alias, before the deletion was in the log."""
+    with knobs(small_packs=False, look_always=False), repository(Plain()) as repo:
+        one, two = repo.client(), repo.client()
+        put(repo, two, "a", "b", "c")
+        rule, now = Rule(last=1, aliased=True), datetime.now(UTC)
+        assert expired(repo.history.read(), rule, now) == [0, 1]
+        process = one.delete({0, 1}, still=lambda state: expired(state, rule, now))
+        when(repo, process, lambda _: True, partial(finish, repo, partial(two.snapshot, {"b": file(b"content of b")}, Options())))
+        repo.world.run()
+        assert process.error is None and list(repo.history.read().versions) == [1, 2]
+
+
 def test_a_snapshot_wakes_up_after_gc_closed_its_session() -> None:
     """At whatever step it stood still: it begins again, or had committed before; and nothing of the session that was closed is used."""
     again = 0
@@ -66,7 +132,7 @@ def test_a_snapshot_wakes_up_after_gc_closed_its_session() -> None:
             sleeper, sweeper = repo.client(), repo.client()
             put(repo, sweeper, "z")
             process = sleeper.snapshot({"a": file(b"content of a"), "b": file(b"content of b")}, Options())
-            when(repo, process, n.__eq__, partial(close_sessions, repo, sweeper))
+            when(repo, process, n.__eq__, partial(finish, repo, partial(sweeper.collect, 0.0)))
             repo.world.run()
             assert process.error is None
             state = repo.check(cold=False)
@@ -83,5 +149,5 @@ def test_a_snapshot_wakes_up_after_gc_closed_its_session() -> None:
     assert again > 3
 
 
-def close_sessions(repo: Repository, client: Client) -> None:
-    assert repo.world.finish(client.close_sessions()).error is None
+def finish(repo: Repository, begin: Callable[[], Process]) -> None:
+    assert repo.world.finish(begin()).error is None

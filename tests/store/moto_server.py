@@ -2,6 +2,10 @@
 
 moto checks `If-None-Match` and then stores, with nothing around the two. Here requests are read whole and answered one at a time, so the
 two are one, as a good S3 server promises. Run by servers.py.
+
+    python moto_server.py [--tls CERTIFICATE KEY] [--iam …]
+
+With --tls it prints a second port, and serves the same there over TLS; with --iam it decides as iam.py says.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ class OneAtATime:
         self._lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ["HTTP_X_FORWARDED_PROTO"] = environ["wsgi.url_scheme"]
         environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         with self._lock, closing(ClosingIterator(self._application(environ, start_response))) as answer:
             return list(answer)
@@ -52,12 +57,23 @@ def end_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Serve S3 on 127.0.0.1, on any free port."""
+    """Serve S3 on 127.0.0.1, on any free port, or two."""
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = OneAtATime(DomainDispatcherApplication(create_backend_app))
+    if "--iam" in sys.argv:
+        from tests.store import iam  # loads much of moto that most servers never need
+
+        iam.install()
+    ports: list[int] = []
+    if "--tls" in sys.argv:
+        at = sys.argv.index("--tls")
+        pair = (sys.argv[at + 1], sys.argv[at + 2])
+        secure = make_server("127.0.0.1", 0, application, threaded=True, request_handler=QuietHandler, ssl_context=pair)
+        threading.Thread(target=secure.serve_forever, daemon=True).start()
+        ports.append(secure.port)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=QuietHandler)
-    print(server.port, flush=True)
+    print(server.port, *ports, flush=True)
     server.serve_forever()
 
 

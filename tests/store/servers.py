@@ -13,7 +13,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from uuid import uuid4
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_PROGRAM = Path(__file__).with_name("moto_server.py")
+_ROOT = Path(__file__).parent.parent.parent
 _START_SECONDS = 60
 _STOP_SECONDS = 10
 
@@ -30,10 +30,11 @@ _STOP_SECONDS = 10
 class Server:
     """A running server. `client` is the AWS library's own, to prepare a bucket and to look into it behind the back of our code."""
 
-    def __init__(self, endpoint: str, pid: int) -> None:
+    def __init__(self, ports: Sequence[str], pid: int) -> None:
         import boto3
 
-        self.endpoint = endpoint
+        self.endpoint = endpoint = f"http://127.0.0.1:{ports[0]}"
+        self.tls_endpoint = f"https://127.0.0.1:{ports[1]}" if len(ports) > 1 else ""
         self.pid = pid
         session = boto3.session.Session("tester", "made-up", region_name="us-east-1")
         self.client: S3Client = session.client("s3", endpoint_url=endpoint)
@@ -73,10 +74,11 @@ class Server:
 
 
 @contextmanager
-def s3_server(*, environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """Start a server, and stop it in the end, however that comes. `environment`: variables for the server itself."""
+def s3_server(*arguments: str | Path, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """Start a server, and stop it in the end, however that comes. `arguments` and `environment` are for the server itself."""
     process = subprocess.Popen(
-        [sys.executable, "-P", str(_PROGRAM)],
+        [sys.executable, "-m", "tests.store.moto_server", *arguments],
+        cwd=_ROOT,
         stdin=subprocess.PIPE,  # its end is the sign to stop, also when this process is killed
         stdout=subprocess.PIPE,
         text=True,
@@ -86,10 +88,10 @@ def s3_server(*, environment: dict[str, str] | None = None) -> Iterator[Server]:
     with process.stdin, process.stdout:
         try:
             ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
-            port = process.stdout.readline().strip() if ready else ""
-            if not port:
+            ports = process.stdout.readline().split() if ready else []
+            if not ports:
                 raise RuntimeError(f"the S3 server did not start: {process.poll()}")
-            server = Server(f"http://127.0.0.1:{port}", process.pid)
+            server = Server(ports, process.pid)
             try:
                 yield server
             finally:

@@ -51,6 +51,15 @@ def test_of_four_processes_one_creates_each_key(tmp_path: Path) -> None:
             assert store.get(key) == content(writer, key, 5000)
 
 
+def test_of_two_creators_that_both_saw_no_file_one_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look before the writing spares the writing; what decides is the link."""
+    store = FolderStore(str(tmp_path))
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    assert store.create("key", b"first") is True
+    assert store.create("key", b"second") is False
+    assert store.get("key") == b"first"
+
+
 def test_a_killed_process_leaves_no_torn_file(tmp_path: Path) -> None:
     store = FolderStore(str(tmp_path / "store"))
     for turn in range(8):

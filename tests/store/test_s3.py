@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import socket
 import ssl
 import subprocess
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from artifactmount.acts import Act, Open
 from artifactmount.artifact import Appended, Artifact, Make, Writer, append, head
@@ -37,6 +31,7 @@ from artifactmount.store import Store
 from artifactmount.store.memory import MemoryStore
 from artifactmount.store.s3 import S3Store
 from tests.store import servers
+from tests.store.certificates import make_certificates
 from tests.store.faults import ALWAYS, Fault, LosesAnswers, Proxy, Rule, proxy
 from tests.store.servers import Server
 
@@ -345,36 +340,13 @@ def test_a_put_that_goes_nowhere_is_no_commit() -> None:
 # TLS
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "key.pem").write_bytes(private)
-    return folder / "cert.pem", folder / "key.pem"
-
-
 @pytest.mark.parametrize("trusted", [True, False])
 def test_over_tls(s3_environment: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trusted: bool) -> None:
-    cert, key = certificate(tmp_path)
+    made_here = make_certificates(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    context.load_cert_chain(made_here.certificate, made_here.key)
     if trusted:
-        monkeypatch.setenv("AWS_CA_BUNDLE", str(cert))
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(made_here.authority))
     with proxy(s3_environment.endpoint, tls=context) as made:
         for name, value in s3_environment.environment(made.endpoint).items():
             monkeypatch.setenv(name, value)

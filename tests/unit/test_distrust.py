@@ -12,7 +12,7 @@ import pytest
 
 from artifactmount.cache import Cache
 from artifactmount.download import download
-from artifactmount.errors import RefusedError, UsageError
+from artifactmount.errors import CorruptError, RefusedError, UsageError
 from artifactmount.names import parse
 from artifactmount.project import Project, open_store
 from artifactmount.snapshot import Options, take
@@ -70,6 +70,20 @@ def test_a_damaged_run_in_the_cache_is_neither_believed_nor_stored_again(machine
     with machine.open() as project:
         assert bytes(project.catalog("pets").run(project.existing("pets").versions[0]).buffer) == whole
         assert verify(project, None).problems == []
+
+
+def test_the_run_of_another_version_is_not_believed(machine: Machine) -> None:
+    """A metadata pack that is right by itself, and as long, in the place of another's."""
+    machine.snapshot(cat=b"cat")
+    machine.snapshot(cat=b"dog")
+    with machine.open() as project:
+        zero, one = project.existing("pets").versions.values()
+        assert zero.metadata.run_length == one.metadata.run_length
+        keys = [project.artifact("pets").pack_key(pack) for version in (zero, one) for pack in version.metadata.packs]
+        theirs, place = (machine.folder / "project" / key for key in keys)
+        place.write_bytes(theirs.read_bytes())
+        with pytest.raises(CorruptError, match="not what its log says"):
+            project.catalog("pets").read_stored(one)
 
 
 def test_a_damaged_place_in_the_cache_is_none(machine: Machine) -> None:

@@ -9,12 +9,19 @@ from random import Random
 
 import pytest
 
+from artifactmount.acts import Act, Commit, DeleteArtifact
+from artifactmount.artifact import append
 from artifactmount.cache import Cache
 from artifactmount.delete import delete_artifact, delete_versions
 from artifactmount.fetch import Fetcher
+from artifactmount.garbage import collect
+from artifactmount.history import events
+from artifactmount.log import decode_checkpoint
 from artifactmount.names import parse, resolve
 from artifactmount.project import Project
+from artifactmount.ranges import PackRanges
 from artifactmount.snapshot import Options, take
+from artifactmount.steps import Steps, drive
 from artifactmount.store import Store
 from artifactmount.store.folder import FolderStore
 from artifactmount.store.memory import MemoryStore
@@ -122,16 +129,54 @@ def test_a_flipped_bit_in_the_index_erases_nothing_else(tmp_path: Path) -> None:
 
 def test_of_a_deleted_artifact_nothing_but_its_log_is_left(tmp_path: Path) -> None:
     """Not its checkpoints either, which hold aliases and digests of all versions; and it goes on, for who knows nothing, with v40."""
+    store = Counting()
+    with machine(store, tmp_path / "home") as project:
+        for number in range(40):
+            log(project, tmp_path / "staging", {"name": b"%d" % number}, "")
+        delete_artifact(project, "animals")
+        only_the_log_is_left(store)
+        before = project.refresh("animals").seq
+        delete_artifact(project, "animals")  # again: there is nothing to do, and nothing is said
+        assert project.refresh("animals").seq == before
+    with machine(store, tmp_path / "another") as project:
+        store.gets = 0
+        assert list(events(store, project.artifact("animals"), project.refresh("animals")))
+        assert store.gets < 2 * before  # each entry once for its block, and what finds the head
+        log(project, tmp_path / "staging", {"name": b"new"}, "")
+        assert list(project.refresh("animals").versions) == [40]
+
+
+def test_gc_takes_the_checkpoints_that_a_killed_deletion_left(tmp_path: Path) -> None:
     store = MemoryStore()
     with machine(store, tmp_path / "home") as project:
         for number in range(40):
             log(project, tmp_path / "staging", {"name": b"%d" % number}, "")
-        assert store.list_keys("artifacts/animals/state/")
-        delete_artifact(project, "animals")
-        assert all(item.key.startswith("artifacts/animals/log/") for item in store.list_keys("artifacts/animals/"))
-    with machine(store, tmp_path / "another") as project:
-        log(project, tmp_path / "staging", {"name": b"new"}, "")
-        assert list(project.refresh("animals").versions) == [40]
-        for number in range(40):
-            log(project, tmp_path / "staging", {"name": b"%d" % number}, "")
-        assert store.list_keys("artifacts/animals/state/")
+        state = project.refresh("animals")
+        everything = Commit(None, PackRanges(), (DeleteArtifact(),))
+        drive(store, append(project.artifact("animals"), state, lambda _: _say(everything), project.writer))
+        collect(project, "animals", 0)
+        only_the_log_is_left(store)
+
+
+def _say(act: Act) -> Steps[Act | None]:
+    yield from ()
+    return act
+
+
+def only_the_log_is_left(store: Store) -> None:
+    """And one checkpoint, of what is left."""
+    others = [item.key for item in store.list_keys("artifacts/animals/") if not item.key.startswith("artifacts/animals/log/")]
+    assert [key.split("/")[2] for key in others] == ["state"]
+    state = decode_checkpoint(store.get(others[0]))
+    assert not state.versions and not state.aliases and not state.packs
+
+
+class Counting(MemoryStore):
+    """Counts what is read of it."""
+
+    gets = 0
+
+    def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        """See Store."""
+        self.gets += 1
+        return super().get(key, start, stop)

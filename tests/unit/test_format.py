@@ -28,6 +28,7 @@ from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import HEAD_LENGTH, PackBuilder, compress, count_chunks, decode, decode_table, open_chunk, table_length
 from artifactmount.ranges import PackId, PackRanges
+from artifactmount.reference import Referent
 from artifactmount.rows import Change, Kind, is_executable, kind_of, path_of
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
@@ -53,9 +54,14 @@ def run_of_v0() -> Run:
 
 
 def test_every_example_has_a_test() -> None:
-    names = {"project", "digests", "pack", "run", "card", "metadata", "table", "open", "commit", "acts", "checkpoint"}
+    names = {"project", "digests", "reference", "pack", "run", "card", "metadata", "table", "open", "commit", "acts", "checkpoint"}
     names |= {"keys", "encrypted_project", "encrypted_pack", "encrypted_entry", "slot"}
     assert set(BLOCKS) == names and DOCUMENT.count("```") == 2 * len(names) + 2  # and the list of keys
+
+
+def test_reference() -> None:
+    referent = Referent("s3://my-bucket/animals/cat.png", "5d41402abc4b2a76b9719d911017c592", "3sL4kqtJlcpXroDTDmJ")
+    assert Referent.decode(example("reference")) == referent and referent.encode() == example("reference")
 
 
 def test_project() -> None:

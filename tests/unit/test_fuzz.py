@@ -13,7 +13,6 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import zstandard
@@ -25,186 +24,42 @@ from artifactmount.acts import (
     Close,
     Commit,
     Counts,
-    DeleteArtifact,
-    DeleteVersion,
-    Describe,
     Metadata,
-    Move,
-    Open,
-    Purge,
     PutVersion,
-    RemoveAlias,
-    ReplaceRun,
     SetAlias,
 )
-from artifactmount.card import Card
 from artifactmount.digest import chunk_digest
-from artifactmount.document import make_document, read_document
-from artifactmount.errors import CorruptError, NeedsNewerError, UsageError
+from artifactmount.errors import CorruptError, UsageError
 from artifactmount.fold import fold
 from artifactmount.log import Entry, decode_checkpoint, decode_entry, encode_checkpoint, encode_entry
 from artifactmount.manifest import Table
-from artifactmount.merge import merge
-from artifactmount.pack import HEAD_LENGTH, PackBuilder, Place, compress, count_chunks, decode, decode_table, open_chunk, table_length
+from artifactmount.pack import HEAD_LENGTH, Place, count_chunks, decode, decode_table, open_chunk, table_length
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import Change, Kind, mode_of
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
-from artifactmount.state import State, Version
+from artifactmount.state import State
+from tests.unit.hostile import (
+    ACTS,
+    ENTRIES,
+    FORMATS,
+    JSON_FORMATS,
+    META,
+    ODD,
+    REFUSALS,
+    RUN,
+    STATE,
+    a_pack,
+    accept,
+    canonical,
+    digest,
+    packs,
+    run_again,
+    seal,
+    sites,
+)
 
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-REFUSALS = (CorruptError, NeedsNewerError)
-
-
-# -- valid values to start from --------------------------------------------------------------------------------------------------------
-def a_pack() -> bytes:
-    builder = PackBuilder()
-    for content in (b"hello", bytes(300), bytes(range(200))):
-        builder.add(chunk_digest(content), len(content), compress(content)[1])
-    return builder.finish()
-
-
-def a_run() -> bytes:
-    """Every kind and change, a file of two chunks, directories in directories."""
-    content = chunk_digest(b"x")
-    place = Place(PackId(3, 1), 90, 1, 1)
-    two = content + chunk_digest(b"y")
-    builder = RunBuilder()
-    builder.add(b"", b"a", Change.ADDED, mode_of(Kind.DIRECTORY), 0)
-    builder.add(b"", b"gone", Change.REMOVED, mode_of(Kind.FILE), 7)
-    builder.add(b"", b"link", Change.CHANGED, mode_of(Kind.SYMLINK), 3, 0, chunk_digest(b"a/x"), b"a/x")
-    builder.add(b"", b"ref", Change.ADDED, mode_of(Kind.REFERENCE, True), 1 << 40, 5, chunk_digest(b"s3"), b"s3")
-    builder.add(b"a", b"b", Change.ADDED, mode_of(Kind.DIRECTORY), 0)
-    builder.add(b"a", b"empty", Change.ADDED, mode_of(Kind.FILE), 0, 1, chunk_digest(b""))
-    builder.add(b"a", b"x", Change.ADDED, mode_of(Kind.FILE, True), 1, -1, content, b"", content, [place])
-    digest = blake3(two, derive_key_context="artifactmount v1 file content").digest()
-    builder.add(b"a\0b", b"two", Change.ADDED, mode_of(Kind.FILE), 2, 1, digest, b"", two, [place, replace(place, pack=PackId(0, 0))])
-    return builder.finish()
-
-
-def digest(text: str) -> bytes:
-    return blake3(text.encode()).digest()
-
-
-def packs(*ids: tuple[int, int]) -> PackRanges:
-    return PackRanges.of(PackId(*one) for one in ids)
-
-
-META = Metadata(packs((4, 0), (4, 1)), digest("run"), 10, digest("full"), 20)
-ACTS = (
-    Open(bytes(range(16))),
-    Close(3),
-    Purge(packs((0, 0), (0, 1), (2, 5))),
-    Commit(
-        4,
-        packs((4, 0), (4, 1), (4, 7)),
-        (
-            PutVersion(2, 1, digest("c"), Counts(1, 2, 3, 4, 1 << 63, 5, 6, 7, 8), META, packs((0, 0), (4, 7)), "dataset"),
-            ReplaceRun(1, None, Counts(), replace(META, full=None, full_length=0), packs()),
-            DeleteVersion(0),
-            Move(((PackId(0, 0), PackId(4, 0)), (PackId(0, 1), PackId(4, 1)), (PackId(1, 7), PackId(4, 0)))),
-            SetAlias("latest", 2),
-            RemoveAlias("best"),
-            Describe(1, META),
-            DeleteArtifact(),
-        ),
-    ),
-)
-ENTRIES = [encode_entry(Entry(7, digest("prev"), bytes(16), "2026-01-01T00:00:00Z", "me", "t/1", act)) for act in ACTS]
-V0 = Version(0, None, digest("a"), Counts(), META, packs((0, 0)), "2026-01-01T00:00:00Z", "me", 1)
-STATE = State(
-    127,
-    digest("entry"),
-    {0: V0, 4: replace(V0, n=4, base=0, digest=digest("b"), seq=9)},
-    {"latest": 4, "best": 0},
-    5,
-    frozenset({12, 99}),
-    packs((0, 0), (4, 0), (4, 1)),
-    {PackId(0, 3): PackId(4, 0), PackId(0, 4): PackId(4, 1)},
-    packs((1, 0)),
-    frozenset(),
-    "dataset",
-)
-
-
-def pack_again(data: bytes) -> bytes:
-    builder = PackBuilder()
-    for row in decode(data):
-        stored = data[row.offset : row.offset + row.stored]
-        open_chunk(stored, row.plain, row.digest)
-        builder.add(row.digest, row.plain, stored)
-    return builder.finish()
-
-
-def run_again(data: bytes) -> bytes:
-    """The run written again from what it says; and whatever says it, the merge of it is a tree or an error."""
-    run = Run(data, chunk_digest(data))
-    builder, at = RunBuilder(), run.name_offsets()
-    for key, start, stop in run.directories():
-        for row in range(start, stop):
-            chunks = run.chunks(row)
-            digests, places = b"".join(chunk.digest for chunk in chunks), [chunk.place for chunk in chunks]
-            what = (run.change(row), run.mode(row), run.size(row), run.mtime(row), run.digest_of(row), run.target(row))
-            builder.add(key, bytes(run.names[at[row] : at[row + 1]]), *what, digests, places)
-    assert len(list(run.all_chunks())) == sum(run.chunk_counts)
-    try:
-        table_again(bytes(merge(None, [run])))
-        table_again(bytes(merge(Table(TABLE), [run])))
-    except CorruptError:
-        pass  # a run against another base than these
-    return builder.finish()
-
-
-def table_again(data: bytes) -> bytes:
-    table = Table(data)
-    for key, name, row in table.walk():
-        assert table.find(key, name) == row
-        table.digest(row)
-    return data
-
-
-def entry_again(data: bytes) -> bytes:
-    return encode_entry(decode_entry(data, 7))
-
-
-def checkpoint_again(data: bytes) -> bytes:
-    return encode_checkpoint(decode_checkpoint(data))
-
-
-def card_again(data: bytes) -> bytes:
-    return Card.decode(data).encode()
-
-
-def project_again(data: bytes) -> bytes:
-    read_document(data)
-    return data
-
-
-RUN = a_run()
-TABLE = bytes(merge(None, [Run(RUN, chunk_digest(RUN))]))
-CARD = Card("a note – ☃", {"a": [1, 2.5, None, True], "b": {"c": "d"}}).encode()
-#: name -> (a valid value, decode and write again, whether every change of it must be noticed)
-FORMATS: dict[str, tuple[bytes, Callable[[bytes], bytes], bool]] = {
-    "pack": (a_pack(), pack_again, True),
-    "run": (RUN, run_again, False),  # its digest stands in the log entry
-    "table": (TABLE, table_again, True),
-    **{f"entry {n}": (entry, entry_again, True) for n, entry in enumerate(ENTRIES)},
-    "checkpoint": (encode_checkpoint(STATE), checkpoint_again, True),
-    "card": (CARD, card_again, False),  # a chunk of a pack, which has its digest
-    "project.json": (make_document("11" * 16, None), project_again, True),
-}
-
-
-def accept(name: str, data: bytes) -> None:
-    """Decode: only the two errors, and only the bytes that the value has."""
-    valid, again, sealed = FORMATS[name]
-    try:
-        written = again(data)
-    except REFUSALS:
-        assert data != valid
-        return
-    assert written == data
-    assert data == valid or not sealed
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -310,51 +165,6 @@ def test_frames_of_other_writers() -> None:
 
 
 # -- JSON that is sealed and still wrong -----------------------------------------------------------------------------------------------
-def canonical(fields: Any) -> bytes:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
-
-
-def seal(fields: Any) -> bytes:
-    return canonical({**fields, "check": blake3(canonical(fields)).hexdigest()[:32]})
-
-
-def sites(value: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key or index) in a JSON value."""
-    found: list[tuple[Any, Any]] = []
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        found.append((value, key))
-        found += sites(inner)
-    return found
-
-
-ODD: list[Any] = [None, True, False, 0, 1, 1.0, -1, 1 << 53, 1 << 64, 10**16, float("nan"), float("inf"), "", "latest", "v0", "\ud800"]
-ODD += [
-    "ab" * 32,
-    "AB" * 32,
-    "ab" * 16,
-    "x" * 2000,
-    [],
-    {},
-    [[]],
-    [{}],
-    ["x"],
-    {"x": 1},
-    {"open": {}},
-    {"n": 1},
-    [1, 1],
-    [[0, 0, 10**8 - 1]],
-]
-ODD += [
-    [[0, 0, 10**8]],
-    [[0, 0, 0, 1, 0]],
-    [[0, 0, 0, 1, 0]] * 2,
-    [[1, 0, 0], [0, 0, 0]],
-    [[0, 0, 0], [0, 1, 1]],
-    [[0, 2, 1]],
-    [[0, 0, True]],
-]
-JSON_FORMATS = [name for name in FORMATS if name not in ("pack", "run", "table")]
 
 
 @pytest.mark.parametrize("name", JSON_FORMATS)

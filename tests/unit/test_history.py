@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from blake3 import blake3
@@ -11,7 +12,7 @@ from artifactmount.acts import Act, Close, Open, Purge
 from artifactmount.artifact import Artifact, head
 from artifactmount.errors import CorruptError
 from artifactmount.history import change_of, changes, events
-from artifactmount.log import Entry, decode_entry, encode_checkpoint, encode_entry, needs_checkpoint
+from artifactmount.log import Entry, decode_checkpoint, decode_entry, encode_checkpoint, encode_entry, needs_checkpoint
 from artifactmount.ranges import PackRanges
 from artifactmount.state import State
 from artifactmount.steps import drive
@@ -81,6 +82,21 @@ def test_a_checkpoint_with_other_bytes_is_not_believed(written: tuple[dict[str, 
     values, state = written
     store = store_of({**values, CHECKPOINTS[2]: values[CHECKPOINTS[0]]})
     assert sum(event.refusal is not None for event in events(store, ARTIFACT, state)) == COUNT // 5
+
+
+def test_a_checkpoint_that_its_entry_does_not_prove_is_not_used(written: tuple[dict[str, bytes], State]) -> None:
+    """It is one, and of the entry before, but says something else than the log."""
+    values, state = written
+    forged = encode_checkpoint(replace(decode_checkpoint(values[CHECKPOINTS[2]]), next=77))
+    assert drive(store_of({**values, CHECKPOINTS[2]: forged}), head(ARTIFACT)) == state
+
+
+def test_an_entry_of_another_history_is_not_followed(written: tuple[dict[str, bytes], State]) -> None:
+    """By whoever knows the one before it: in the right slot, right by itself, and written behind something else."""
+    values, state = written
+    follows = encode_entry(Entry(COUNT, bytes(32), bytes(16), "time", "somebody else", "test", Purge(PackRanges())))
+    with pytest.raises(CorruptError, match=f"entry {COUNT} does not follow entry {COUNT - 1}"):
+        drive(store_of({**values, ARTIFACT.log_key(COUNT): follows}), head(ARTIFACT, state))
 
 
 @pytest.mark.parametrize("count", [0, 1, 64, 65, 128])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ import pytest
 from artifactmount.cache import Cache
 from artifactmount.document import PROJECT_KEY
 from artifactmount.errors import KeyMissingError, NotFoundError, ProjectMismatchError, RefusedError, UsageError
-from artifactmount.mountpoint import KIND, Record, check_apart, locate, mount_at, mounted, prepare, within
+from artifactmount.mountpoint import KIND, Record, check_allow_other, check_apart, locate, mount_at, mounted, prepare, within
 from artifactmount.pins import Pins
 from artifactmount.project import Project
 from artifactmount.snapshot import Options, take
@@ -344,3 +347,44 @@ def test_a_commit_while_the_head_is_read_is_no_history_that_went_back(machine: M
     before = project.refresh("animals")
     assert other.refresh("animals").seq > before.seq
     assert project.refresh("animals") == other.refresh("animals")
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [(None, True), ("", True), ("#user_allow_other\n", True), ("mount_max = 9\n  user_allow_other \n", False)],
+)
+def test_showing_files_to_others_is_for_root_to_allow(tmp_path: Path, text: str | None, refused: bool) -> None:
+    config = Path(tempfile.mkdtemp()) / "fuse.conf"
+    config.parent.chmod(0o755)
+    try:
+        if text is not None:
+            config.write_text(text)
+            config.chmod(0o644)
+        check_allow_other(str(config))  # of root nobody asks
+        said = as_nobody(partial(check_allow_other, str(config)))
+        assert said == (f"--allow-other is for root, unless {config} has the line user_allow_other; ask root to add it" if refused else "")
+        config.write_text("")
+        config.chmod(0o600)
+        assert as_nobody(partial(check_allow_other, str(config))) == ""  # fusermount3, which may read it, decides
+    finally:
+        shutil.rmtree(config.parent)
+
+
+def as_nobody(call: Callable[[], None]) -> str:
+    """What a call says when it is refused to another user; nothing when it is not."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setresuid(65534, 65534, 65534)
+        try:
+            call()
+        except RefusedError as error:
+            os.write(write_end, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end, encoding="utf-8") as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said

@@ -48,6 +48,15 @@ def test_every_flipped_bit_is_noticed() -> None:
             read(bytes(damaged))
 
 
+@pytest.mark.parametrize("content", [b"hello", bytes(300)], ids=["as it is", "compressed"])
+def test_another_content_is_not_the_chunk(content: bytes) -> None:
+    """It opens, and has the length: only the digest tells."""
+    other = b"\1" * len(content)
+    assert open_chunk(compress(other)[1], len(content), chunk_digest(other)) == other
+    with pytest.raises(CorruptError, match="its content has another digest"):
+        open_chunk(compress(other)[1], len(content), chunk_digest(content))
+
+
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes(data: bytes) -> None:
     with pytest.raises(CorruptError):

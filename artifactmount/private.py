@@ -1,0 +1,62 @@
+"""Folders and files that are for their user alone: made so, closed when they are not, or refused. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+
+from artifactmount.errors import RefusedError
+
+_log = logging.getLogger(__name__)
+
+_OTHERS = 0o077
+
+
+def make_folder(path: str) -> None:
+    """Make a folder, and those missing above it, with mode 0700. (`os.makedirs` gives its mode to the last one only.) Raises OSError."""
+    missing: list[str] = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        above = os.path.dirname(path)
+        if above == path:
+            break
+        path = above
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(folder):
+                raise
+
+
+def close_folder(path: str, what: str, *, ours: bool = True) -> None:
+    """Take the rights of other users from a folder of this user's, and say so; `what` it is: "cache". One that is not there is fine.
+
+    `ours`: whether the program made it, or may take it over; another one is not changed.
+    Raises RefusedError for a folder that everybody shares, such as /tmp: what lies in it is nobody's own.
+    """
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return
+    if mode & stat.S_ISVTX and mode & stat.S_IWOTH:
+        raise RefusedError(f"the {what} folder cannot be {path}, which everybody may write to; name a folder of your own")
+    if not ours or not mode & _OTHERS:
+        return
+    try:
+        os.chmod(path, mode & ~_OTHERS)
+    except OSError as error:
+        _log.warning("the %s folder %s is open to other users (mode %03o), and stays so: %s", what, path, mode, error.strerror)
+    else:
+        _log.warning("the %s folder %s was open to other users (mode %03o) and is closed now", what, path, mode)
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """The first `limit` bytes of a file that only its user may read. Raises RefusedError for one that others may; OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & _OTHERS:
+            raise RefusedError(f"{path} is open to other users (mode {mode:03o}): refused; close it: chmod 600 {path}")
+        return file.read(limit)

@@ -1,0 +1,225 @@
+"""A tree that is to become the next version of an artifact: decided on a state, and again on every newer one, until an entry says so.
+
+Shared by whatever makes versions: a folder's snapshot, references that are added, references that become content. Places of chunks,
+packs, the version's metadata, equal versions, aliases and cards are dealt with here. Must not know where the tree comes from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import compress as select
+from typing import Any, Protocol
+
+from blake3 import blake3
+
+from artifactmount.acts import Act, Close, Commit, Counts, Describe, Op, PutVersion, SetAlias
+from artifactmount.artifact import Artifact, Writer, append, finish_trash
+from artifactmount.cache.places import PlaceIndex
+from artifactmount.card import Card
+from artifactmount.catalog import Catalog
+from artifactmount.errors import RefusedError
+from artifactmount.manifest import Table
+from artifactmount.merge import merge
+from artifactmount.names import check_alias
+from artifactmount.pack import Place
+from artifactmount.packer import Packer
+from artifactmount.ranges import PackId, PackRanges
+from artifactmount.rows import Kind
+from artifactmount.run import Run
+from artifactmount.run_builder import RunBuilder
+from artifactmount.session import Session
+from artifactmount.state import LATEST, State, Version
+from artifactmount.steps import Local, Steps
+
+#: When a whole manifest is stored beside the delta (design: the chain to read stays short, at a bounded share of the bytes).
+_FULL_BYTES = 1 << 20
+_FULL_CHAIN = 64
+_NOWHERE = Place(PackId(0, 0), 0, 0, 0)
+_FILE_MODES = bytes(1 if mode & 3 in (Kind.FILE, Kind.REFERENCE) else 0 for mode in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user asks of a new version. `note` and `metadata`: None leaves an unchanged version's as they are."""
+
+    aliases: tuple[str, ...] = ()
+    note: str | None = None
+    type: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """Raises UsageError: now, or it would after everything was uploaded."""
+        for alias in self.aliases:
+            check_alias(alias)
+        Card(self.note or "", self.metadata or {}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of it. Counts are rows; `adds` and `tracks` are plain bytes; `changed` is False when an equal version was found."""
+
+    artifact: str
+    version: int
+    changed: bool
+    added: int
+    modified: int
+    removed: int
+    adds: int
+    tracks: int
+    aliases: tuple[str, ...]
+
+
+class Tree(Protocol):
+    """What is proposed."""
+
+    def on(self, state: State) -> Steps[tuple[Table, RunBuilder]]:
+        """The tree as it would be on this state, and what that changes against the highest version."""
+        ...
+
+    def upload(self, builder: RunBuilder, needed: set[bytes]) -> Steps[None]:
+        """Hand these chunks of the builder's rows to the packer (again): nobody else holds them any more."""
+        ...
+
+
+class Proposal:
+    """One tree under way, in one session."""
+
+    def __init__(
+        self, artifact: Artifact, catalog: Catalog, writer: Writer, options: Options, session: Session, packer: Packer, tree: Tree
+    ) -> None:
+        self._artifact, self._catalog, self._writer, self._options = artifact, catalog, writer, options
+        self._session, self._packer, self._tree = session, packer, tree
+        self._places: PlaceIndex | None = None
+        self._kept: frozenset[PackId] = frozenset()
+
+    def look(self, state: State) -> Steps[None]:
+        """Take over a state before anything is uploaded: what its versions hold is known from now on."""
+        self._session.state = state
+        self._places = yield Local(lambda: self._catalog.places(state))
+
+    def known(self, digest: bytes) -> bool:
+        """Whether a chunk need not be read for its bytes: it is packed here, or a live version has it."""
+        return digest in self._packer or (self._places is not None and self._places.find(digest) is not None)
+
+    def commit(self) -> Steps[tuple[State, Result]]:
+        """Make it the next version, or find it equal to a live one: the state after it, and what was done."""
+        appended = yield from append(self._artifact, self._session.state, self._make, self._writer)
+        self._session.state = appended.state
+        yield from self._session.delete_leftovers(self._packer.used, self._kept)
+        state = yield from finish_trash(self._artifact, appended.state, self._writer)
+        return state, self._result(state)
+
+    # -- the decision, on every state that a slot was lost to ------------------------------------------------------------------------
+    def _make(self, state: State) -> Steps[Act | None]:
+        self._session.check(state)
+        if self._options.type is not None and state.type is not None and state.type != self._options.type:
+            raise RefusedError(f"{self._artifact.name} is of type {state.type!r}, not {self._options.type!r}; a name has one type")
+        table, builder = yield from self._tree.on(state)
+        twins = [version for version in state.versions.values() if version.digest == table.root]
+        if twins:
+            return (yield from self._equal_to(state, twins[-1]))
+        self._places = yield Local(lambda: self._catalog.places(state))
+        elsewhere = yield from self._place_all(builder)
+        delta = builder.finish(lambda digest: elsewhere.get(digest) or self._packer.place(digest))
+        number, aliases = state.next, (LATEST, *self._options.aliases)
+        full = yield from self._full_table(state, delta)
+        card = Card(self._options.note or "", self._options.metadata or {})
+        metadata = yield from self._packer.store_metadata(card.encode(), delta, full)
+        run = Run(delta, metadata.run, check=False)
+        named = PackRanges.of(run.packs)
+        counts = self._count(table, run)
+        put = PutVersion(number, state.highest, table.root, counts, metadata, named, self._options.type or state.type or "dataset")
+        ops: tuple[Op, ...] = (put, *(SetAlias(alias, number) for alias in aliases))
+        self._outcome = (number, True, counts)
+        return self._entry(ops, [*metadata.packs, *named])
+
+    def _entry(self, ops: tuple[Op, ...], packs: list[PackId]) -> Commit:
+        self._kept = frozenset(pack for pack in packs if pack.session == self._session.id)
+        return Commit(self._session.id, PackRanges.of(self._kept), ops)
+
+    def _equal_to(self, state: State, twin: Version) -> Steps[Act | None]:
+        """No new version: the aliases asked for, and `latest`, move to the equal one; a new note or metadata is written to its card."""
+        ops: list[Op] = [SetAlias(a, twin.n) for a in (LATEST, *self._options.aliases) if state.aliases.get(a) != twin.n]
+        packs: list[PackId] = []
+        self._outcome = (twin.n, False, twin.counts)
+        if self._options.note is not None or self._options.metadata is not None:
+            old: Card = yield Local(lambda: self._catalog.card(twin))
+            card = Card(
+                old.note if self._options.note is None else self._options.note,
+                old.metadata if self._options.metadata is None else self._options.metadata,
+            )
+            if card != old:
+                delta = yield Local(lambda: bytes(self._catalog.run(twin).buffer))
+                full = yield Local(lambda: bytes(self._catalog.full(twin).buffer)) if twin.metadata.full else Local(lambda: b"")
+                metadata = yield from self._packer.store_metadata(card.encode(), delta, full)
+                ops.append(Describe(twin.n, metadata))
+                packs = list(metadata.packs)
+        if ops:
+            return self._entry(tuple(ops), packs)
+        self._kept = frozenset()
+        return None if self._session.id is None else Close(self._session.id)
+
+    # -- places and packs ----------------------------------------------------------------------------------------------------------
+    def _place_all(self, builder: RunBuilder) -> Steps[dict[bytes, Place]]:
+        """See to it that every chunk has a live place, and every content pack that is kept is named whole.
+
+        Returns the places in packs of other sessions. Each is asked for once: another process may change the index between two questions.
+        """
+        assert self._places is not None
+        while True:
+            used = set(builder.chunk_digests())
+            self._packer.forget_partly_used(used)
+            elsewhere = {digest: self._places.find(digest) for digest in used if digest not in self._packer}
+            needed = {digest for digest, place in elsewhere.items() if place is None}
+            if not needed:
+                return {digest: place for digest, place in elsewhere.items() if place is not None}
+            yield from self._tree.upload(builder, needed)
+            yield from self._packer.finish()
+
+    def _full_table(self, state: State, delta: bytes) -> Steps[bytes]:
+        """The bytes of a whole manifest to store beside the delta, where the chain of deltas has become long or heavy; else none."""
+        if state.highest is None:
+            return b""
+        chain = [state.versions[n].metadata for n in state.chain(state.highest)]
+        start = chain[0].full_length or chain[0].run_length
+        deltas = sum(link.run_length for link in chain[1:]) + len(delta)
+        if len(chain) < _FULL_CHAIN and (deltas <= start // 2 or deltas <= _FULL_BYTES):
+            return b""
+        run = Run(delta, blake3(delta).digest(), check=False)
+        full: bytes = yield Local(lambda: self._catalog.full_bytes(state, run))
+        return full
+
+    def _count(self, table: Table, run: Run) -> Counts:
+        modes = bytes(table.modes)
+        kinds = [modes.count(mode) for mode in range(8)]
+        tracks = sum(select(table.sizes, modes.translate(_FILE_MODES)))
+        new = {chunk.digest: chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session == self._session.id}
+        changes = bytes(run.changes)
+        return Counts(
+            files=kinds[Kind.FILE] + kinds[Kind.FILE | 4],
+            directories=kinds[Kind.DIRECTORY],
+            symlinks=kinds[Kind.SYMLINK],
+            references=kinds[Kind.REFERENCE] + kinds[Kind.REFERENCE | 4],
+            bytes=tracks,
+            added=changes.count(0),
+            changed=changes.count(1),
+            removed=changes.count(2),
+            adds=sum(new.values()),
+        )
+
+    def _result(self, state: State) -> Result:
+        number, changed, counts = self._outcome
+        aliases = tuple(sorted(alias for alias, n in state.aliases.items() if n == number))
+        shown = (counts.added, counts.changed, counts.removed, counts.adds) if changed else (0, 0, 0, 0)
+        return Result(self._artifact.name, number, changed, *shown, counts.bytes, aliases)
+
+
+def as_run(builder: RunBuilder) -> Run:
+    """Rows as a run whose chunks lie nowhere: for tables, which ask for no places."""
+    delta = builder.finish(lambda _: _NOWHERE)
+    return Run(delta, blake3(delta).digest(), check=False)
+
+
+def changed_by(base: Table, builder: RunBuilder) -> Table:
+    """The tree that rows make of a base. Raises CorruptError when that is no tree."""
+    return Table(merge(base, [as_run(builder)]), check=False) if len(builder) else base

@@ -1,0 +1,452 @@
+"""The rules that everything rests on, each with an edit that switches it off and a test that fails then.
+
+`scripts/check_mutants.py` makes the edits in a copy and runs the tests; `tests/test_mutants.py` sees to it that each edit still fits the
+source and stands in docs/testing.md. The first twenty are the rules of the protocol; where the fold derives what a client once had to
+say, the derivation is what is switched off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from textwrap import indent
+
+
+class MisfitError(Exception):
+    """An edit no longer fits the source: the source changed, and the edit has to follow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One rule, and the edit of one file of the package (`old` -> `new`, exact, and found once) that switches it off.
+
+    `tests`: pytest's ids of tests that fail then, each by itself.
+    """
+
+    name: str
+    rule: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """The file, from the top of the repository."""
+        return f"artifactmount/{self.file}"
+
+    def edit(self, source: str) -> str:
+        """The source with the rule switched off. Raises MisfitError unless the old text is there once, and what comes of it is Python."""
+        count = source.count(self.old)
+        if count != 1:
+            raise MisfitError(f"{self.name}: its text is {count} times in {self.path}, not once; write the edit anew")
+        edited = source.replace(self.old, self.new)
+        try:
+            compile(edited, self.path, "exec")
+        except SyntaxError as error:
+            raise MisfitError(f"{self.name}: after it {self.path} is no Python: {error}; write the edit anew") from error
+        return edited
+
+
+def _lines(levels: int, *lines: str) -> str:
+    """Lines of source, indented by so many levels."""
+    return indent("\n".join(lines), levels * "    ")
+
+
+_DELETE = "tests/model/test_delete.py::"
+_RULES = "tests/model/test_rules.py::"
+_LOG = "tests/unit/test_log.py::"
+_HISTORY = "tests/unit/test_history.py::"
+_POWER = "tests/test_powerloss.py::"
+
+PROTOCOL = (
+    Mutant(
+        "liveness-by-digest",
+        "a chunk is live where a live run names it; a copy elsewhere does not count",
+        "liveness.py",
+        "if d not in after.get(pack, {})}",
+        "if all(d not in live for live in after.values())}",
+        (_RULES + "test_a_copy_elsewhere_keeps_no_chunk_alive",),
+    ),
+    Mutant(
+        "place-by-digest",
+        "a place found before is looked up again; that its digest is live elsewhere does not count",
+        "proposal.py",
+        "elsewhere = {digest: self._places.find(digest) for",
+        "first, find = self.__dict__.setdefault('first', {}), self._places.find\n"
+        "            elsewhere = {digest: first.setdefault(digest, find(digest)) if find(digest) else None for",
+        (_RULES + "test_a_place_that_went_is_not_used_because_its_content_lives_elsewhere",),
+    ),
+    Mutant(
+        "rehinted-squash",
+        "places are copied as they are; `moved` leads on from them",
+        "liveness.py",
+        "runs[n] = _squash_all(waiting)",
+        _lines(
+            3,
+            "run = _squash_all(waiting)",
+            "now = [state.resolve(pack) for pack in run.packs]",
+            "ids = [*(pack.session.to_bytes(8, 'little') for pack in now), *(pack.number.to_bytes(4, 'little') for pack in now)]",
+            "runs[n] = _as_run(bytes(run.buffer)[: -12 * len(now) or None] + b''.join(ids))",
+        ).lstrip(),
+        (_RULES + "test_a_pack_that_moved_twice",),
+    ),
+    Mutant(
+        "chains-of-moves",
+        "`moved` leads to where the chunks are now, in one step",
+        "fold.py",
+        "self.moved = {old: forward.get(new, new) for old, new in self.moved.items()} | forward",
+        "self.moved = self.moved | forward",
+        (_LOG + "test_deleting_the_older_version_moves_what_is_needed", _RULES + "test_a_pack_that_moved_twice"),
+    ),
+    Mutant(
+        "no-revalidation",
+        "every place is looked up again on the state that the commit follows",
+        "proposal.py",
+        _lines(2, "self._places = yield Local(lambda: self._catalog.places(state))", "elsewhere = yield from self._place_all(builder)"),
+        _lines(2, "elsewhere = yield from self._place_all(builder)"),
+        (_DELETE + "test_a_deletion_at_every_step_of_a_snapshot_that_uses_its_chunks[0]",),
+    ),
+    Mutant(
+        "unknown-is-failure",
+        "after an unknown outcome nothing is cleaned up",
+        "session.py",
+        _lines(1, "except (OutcomeUnknownError, KeyboardInterrupt):", "    raise"),
+        _lines(
+            1,
+            "except (OutcomeUnknownError, KeyboardInterrupt):",
+            "    if work.session.id is not None:",
+            "        yield Delete(tuple((yield from session_keys(artifact, work.session.id))))",
+            "    raise",
+        ),
+        (_DELETE + "test_a_store_that_fails_at_every_call[1-12]",),
+    ),
+    Mutant(
+        "sweep-before-close",
+        "`gc` closes a session before it deletes anything of it",
+        "garbage.py",
+        "state = (yield from append(artifact, state, _closing(session), writer)).state",
+        "yield Delete(tuple(item.key for item in (yield ListKeys(artifact.session_prefix(session)))))\n"
+        "                state = (yield from append(artifact, state, _closing(session), writer)).state",
+        (_RULES + "test_gc_at_every_step_of_a_snapshot",),
+    ),
+    Mutant(
+        "no-fence",
+        "the fold refuses the commit of a session that is not open",
+        "fold.py",
+        '_expect(act.session is None or act.session in old.open, f"session {act.session} is not open")',
+        "pass",
+        (_LOG + "test_refused[commit of a session that is not open]",),
+    ),
+    Mutant(
+        "delete-before-commit",
+        "nothing is deleted before the commit that makes it garbage",
+        "delete.py",
+        _lines(2, "self._deleted = self._told(state, plan)", "return Commit("),
+        _lines(
+            2,
+            "self._deleted = self._told(state, plan)",
+            "from artifactmount.steps import Delete",
+            "yield Delete(tuple(self._artifact.pack_key(pack) for pack in plan.dead))",
+            "return Commit(",
+        ),
+        ("tests/model/test_walks.py::test_two_deleters",),
+    ),
+    Mutant(
+        "old-plan",
+        "after a lost slot all of a deletion is decided again",
+        "delete.py",
+        "plan: Plan = yield Local(lambda: self._plan(state, gone))",
+        "plan = self.__dict__.setdefault('plan', None) or (yield Local(lambda: self._plan(state, gone)))\n        self.plan = plan",
+        (_DELETE + "test_another_client_at_every_step_of_a_deletion[adds what comes back]",),
+    ),
+    Mutant(
+        "sessions-left-open",
+        "`delete --all` closes every session",
+        "fold.py",
+        "trash=trash, open=frozenset(), type=None)",
+        "trash=trash, type=None)",
+        (_LOG + "test_deleting_the_artifact", _RULES + "test_the_artifact_goes_at_every_step_of_a_snapshot"),
+    ),
+    Mutant(
+        "sweep-everything",
+        "`delete --all` sweeps what is garbage, not all of `data/`",
+        "delete.py",
+        "lambda key: (pack := artifact.pack_of(key)) is not None and state.is_garbage(pack)",
+        "lambda key: artifact.pack_of(key) is not None",
+        (_RULES + "test_a_snapshot_at_every_step_of_the_artifact_s_deletion",),
+    ),
+    Mutant(
+        "packs-left",
+        "`delete --all` makes all packs trash",
+        "fold.py",
+        "versions={}, aliases={}, moved={}, packs=empty, trash=trash",
+        "versions={}, aliases={}, moved={}, trash=old.trash",
+        (_LOG + "test_deleting_the_artifact", _RULES + "test_a_snapshot_at_every_step_of_the_artifact_s_deletion"),
+    ),
+    Mutant(
+        "base-unchecked",
+        "every live version's base is the live version below it, or the commit is refused",
+        "fold.py",
+        _lines(2, "self._check_bases()", "if self._put:"),
+        _lines(2, "if self._put:"),
+        (_LOG + "test_refused[a base that is not the highest below]", _LOG + "test_refused[leaves a base that went]"),
+    ),
+    Mutant(
+        "moves-forgotten",
+        "a move stays while a live run names the old pack (derived; once said by an op, `unmove`)",
+        "fold.py",
+        "for old, new in self.moved.items() if old in named}",
+        "for old, new in self.moved.items() if old in named and new in self._keep}",
+        (_RULES + "test_a_pack_that_moved_twice",),
+    ),
+    Mutant(
+        "exists-is-mine",
+        "R1: *exists* on a data key is success only if the stored bytes are equal",
+        "artifact.py",
+        "same: bool = (yield Get(key, len(data) + 1)) == data",
+        "same = True",
+        (_RULES + "test_a_number_that_holds_other_bytes_is_not_used",),
+    ),
+    Mutant(
+        "reader-does-not-refresh",
+        "a reader that misses a pack reads the head and tries again",
+        "fetch.py",
+        "newer = self._project.refresh(self._artifact.name)",
+        "newer = state",
+        ("tests/unit/test_fetch.py::test_a_reader_that_knows_an_older_state_reads_on",),
+    ),
+    Mutant(
+        "own-trash-only",
+        "a deletion returns when all trash is gone, also what others left",
+        "delete.py",
+        _lines(
+            2,
+            "after = (yield from append(self._artifact, state, self._make, self._writer)).state",
+            "self.session.state = after",
+        ),
+        _lines(
+            2,
+            "others = []",
+            "make = lambda state: others.append(state.trash) or self._make(state)",
+            "after = (yield from append(self._artifact, state, make, self._writer)).state",
+            "after = replace(after, trash=after.trash - others[-1])",
+            "self.session.state = after",
+        ),
+        (_DELETE + "test_own_trash_only",),
+    ),
+    Mutant(
+        "own-leftovers-stay",
+        "whoever ends a session deletes what it uploaded and the entry did not keep",
+        "session.py",
+        "if leftovers and self.id is not None",
+        "if False and self.id is not None",
+        (_DELETE + "test_copies_left_in_ones_own_session_after_a_lost_slot",),
+    ),
+    Mutant(
+        "pack-kept-in-part",
+        "a pack is kept whole or not at all",
+        "proposal.py",
+        "self._packer.forget_partly_used(used)",
+        "pass",
+        (_DELETE + "test_a_pack_kept_in_part",),
+    ),
+)
+
+CHECKS = (
+    Mutant(
+        "delta-of-another-base",
+        "a snapshot's delta is made against the base of the state that its commit follows",
+        "snapshot.py",
+        "if state.highest == self._base_number:",
+        "if True:",
+        ("tests/model/test_repository.py::test_another_client_at_every_step[another version-adds]",),
+    ),
+    Mutant(
+        "no-nonce",
+        "an entry has a nonce, so that equal acts of one actor at one time are two",
+        "artifact.py",
+        "return os.urandom(16)",
+        "return bytes(16)",
+        (_RULES + "test_two_processes_of_one_user_at_one_time_open_two_sessions",),
+    ),
+    Mutant(
+        "later-sessions-are-garbage",
+        "R4: a key of a session behind the state that is known is no garbage",
+        "state.py",
+        "return pack.session <= self.seq and pack.session not in self.open",
+        "return pack.session not in self.open",
+        (_RULES + "test_a_snapshot_at_every_step_of_gc",),
+    ),
+    Mutant(
+        "any-entry-is-mine",
+        "what is found in the slot is compared, byte by byte, with what was sent",
+        "artifact.py",
+        "return slot",
+        "return data",
+        ("tests/model/test_walks.py::test_two_deleters",),
+    ),
+    Mutant(
+        "prev-unchecked",
+        "an entry follows the one whose digest it carries",
+        "artifact.py",
+        "if entry.prev != state.digest:",
+        "if False:",
+        (_HISTORY + "test_an_entry_of_another_history_is_not_followed",),
+    ),
+    Mutant(
+        "history-not-proven",
+        "a state from the cache is used only while its last entry is in the log",
+        "artifact.py",
+        "if last is None or entry_digest(last) != state.digest:",
+        "if False:",
+        ("tests/unit/test_mountpoint.py::test_a_log_that_was_cut_is_refused_also_behind_a_warm_cache",),
+    ),
+    Mutant(
+        "seal-unchecked",
+        "a log entry's own checksum",
+        "sealed.py",
+        "whole = seal(rest) == data",
+        "whole = True",
+        (_LOG + "test_every_flipped_bit_of_an_entry_is_noticed",),
+    ),
+    Mutant(
+        "checkpoint-unproven",
+        "a checkpoint is used only if the entry behind it carries its digest",
+        "artifact.py",
+        "if entry.checkpoint != blake3(checkpoint).digest():",
+        "if False:",
+        (_HISTORY + "test_a_checkpoint_that_its_entry_does_not_prove_is_not_used",),
+    ),
+    Mutant(
+        "chunk-unchecked",
+        "the digest of a chunk, whenever one is opened",
+        "pack.py",
+        "if len(content) != plain or chunk_digest(content) != digest:",
+        "if len(content) != plain:",
+        (
+            "tests/unit/test_pack.py::test_another_content_is_not_the_chunk",
+            "tests/fuse/test_tree.py::test_damage_is_an_error_for_whoever_reads_it_and_for_nobody_else",
+        ),
+    ),
+    Mutant(
+        "table-of-contents-unchecked",
+        "the digest of a pack's table of contents",
+        "pack.py",
+        "or blake3(view[:end]).digest() != view[end : end + DIGEST_LENGTH]:",
+        "or False:",
+        ("tests/unit/test_pack.py::test_every_flipped_bit_is_noticed",),
+    ),
+    Mutant(
+        "stored-bytes-unchecked",
+        "the digest of a pack's stored bytes",
+        "pack.py",
+        "if blake3(view[start:]).digest() != view[start - 2 * DIGEST_LENGTH : start - DIGEST_LENGTH]:",
+        "if False:",
+        ("tests/unit/test_pack.py::test_every_flipped_bit_is_noticed",),
+    ),
+    Mutant(
+        "run-unchecked",
+        "the digest of a version's run, read from the store",
+        "catalog.py",
+        "if len(columns) != wanted or blake3(delta).digest() != metadata.run or (",
+        "if len(columns) != wanted or (",
+        ("tests/unit/test_distrust.py::test_the_run_of_another_version_is_not_believed",),
+    ),
+    Mutant(
+        "cached-run-unchecked",
+        "the digest of a run that comes out of the cache",
+        "catalog.py",
+        "return Run(view, digest, check=False) if blake3(view).digest() == digest else None",
+        "return Run(view, digest, check=False)",
+        ("tests/unit/test_distrust.py::test_a_damaged_run_in_the_cache_is_neither_believed_nor_stored_again",),
+    ),
+    Mutant(
+        "cached-chunk-unchecked",
+        "the digest of a chunk that comes out of the cache",
+        "cache/segments.py",
+        "and len(content) == length and chunk_digest(content) == digest:",
+        "and len(content) == length:",
+        ("tests/unit/test_cache.py::test_a_damaged_segment_is_a_miss_and_is_filled_again[flipped]",),
+    ),
+    Mutant(
+        "cached-place-unchecked",
+        "the checksum of a place that comes out of the cache",
+        "cache/places.py",
+        "or value[_PLACE.size :] != _check(key, value[: _PLACE.size]):",
+        "or False:",
+        ("tests/unit/test_distrust.py::test_a_damaged_place_in_the_cache_is_none",),
+    ),
+    Mutant(
+        "dead-run-s-places",
+        "a place in the index counts for whoever knows that its run lives",
+        "cache/places.py",
+        "if run in self._live else None",
+        "if run else None",
+        ("tests/unit/test_cache.py::test_places_count_for_who_knows_their_run",),
+    ),
+    Mutant(
+        "journal-of-a-closed-session",
+        "a journal counts only while its session is open",
+        "session.py",
+        "if self.journal.session not in state.open:",
+        "if self.journal.session is None:",
+        ("tests/unit/test_journal.py::test_a_closed_session_is_not_gone_on_with",),
+    ),
+    Mutant(
+        "content-not-synced",
+        "in a folder: the bytes are durable before they get their name",
+        "store/folder.py",
+        "view = view[os.write(descriptor, view) :]\n        os.fsync(descriptor)",
+        "view = view[os.write(descriptor, view) :]",
+        (_POWER + "test_what_was_created_survives_a_power_cut",),
+    ),
+    Mutant(
+        "name-before-content",
+        "in a folder: a file has its name only when all of it is there",
+        "store/folder.py",
+        _lines(3, "_write(temporary, data)", "return self._link(temporary, path)"),
+        _lines(
+            3,
+            "_write(temporary, b'')",
+            "linked = self._link(temporary, path)",
+            "os.unlink(path)",
+            "_write(path, data)",
+            "return linked",
+        ),
+        (_POWER + "test_what_was_created_survives_a_power_cut",),
+    ),
+    Mutant(
+        "name-not-synced",
+        "in a folder: the name is durable when `create` returns",
+        "store/folder.py",
+        _lines(3, "try:", "    _sync_folder(folder)", "except OSError as error:"),
+        _lines(3, "try:", "    pass", "except OSError as error:"),
+        (_POWER + "test_what_was_created_survives_a_power_cut",),
+    ),
+    Mutant(
+        "found-name-not-synced",
+        "in a folder: a name that is found there is durable, too, when `create` says so",
+        "store/folder.py",
+        _lines(4, "_sync_folder(os.path.dirname(path))", "return False"),
+        _lines(4, "return False"),
+        (_POWER + "test_a_key_that_exists_is_as_durable_as_one_that_was_created",),
+    ),
+    Mutant(
+        "folder-not-synced",
+        "in a folder: so are the folders above it",
+        "store/folder.py",
+        _lines(3, "with contextlib.suppress(FileNotFoundError):", "    _sync_folder(os.path.dirname(path))"),
+        _lines(3, "pass"),
+        (_POWER + "test_what_was_created_survives_a_power_cut",),
+    ),
+    Mutant(
+        "rename-for-link",
+        "in a folder: the name is given by `link`, which replaces nothing",
+        "store/folder.py",
+        "os.link(temporary, path, follow_symlinks=False)",
+        "os.rename(temporary, path)",
+        ("tests/store/test_folder.py::test_of_two_creators_that_both_saw_no_file_one_loses",),
+    ),
+)
+
+MUTANTS = (*PROTOCOL, *CHECKS)
