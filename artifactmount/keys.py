@@ -27,6 +27,7 @@ from artifactmount.errors import (
     StoreError,
     UsageError,
 )
+from artifactmount.private import read_file
 from artifactmount.sealed import FORMAT, canonical, seal, unseal
 from artifactmount.steps import drive
 from artifactmount.store import Store
@@ -300,10 +301,7 @@ def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
 def read_key_file(path: str) -> bytes:
     """The 32 bytes in a key file. Raises LockedError; RefusedError when others than its owner may read it."""
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
-                raise RefusedError(f"others may read the key file {path}: refused; first `chmod 600 {path}`, or take another key")
-            text = file.read(1024)
+        text = read_file(path, 1024)
     except OSError as error:
         raise LockedError(f"cannot read the key file {path}: {error.strerror}") from None
     found = _KEY_LINE.fullmatch(text.decode("ascii", "replace").strip())

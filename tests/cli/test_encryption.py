@@ -177,6 +177,7 @@ def test_the_key_file_of_the_config_file(program: Program) -> None:
     program.run("init", "--encrypt", "--key-file", key)
     config = program.home / "home/config/artifactmount/config.toml"
     config.parent.mkdir(parents=True)
+    config.touch(0o600)
     config.write_text(f"project = {json.dumps(program.project)}\nkey-file = {json.dumps(str(key))}\n")
     del program.environment["ARTIFACTMOUNT_PROJECT"]
     assert program.run("key", "list").out
