@@ -32,10 +32,11 @@ def make_policy(
     arn, below = f"arn:{partition}:s3:::{bucket}", _literal(prefix)
     own = f"{below}artifacts/{artifact}/*" if artifact else f"{below}*"
     keys = [f"{arn}/{own}"] if artifact is None else [f"{arn}/{below}{PROJECT_KEY}", f"{arn}/{own}"]
-    statements = [_allow("Read", ["s3:GetObject"], keys)]
+    slots = f"{below}keys/*"  # what opens an encrypted project, for whoever may read anything of it
+    statements = [_allow("Read", ["s3:GetObject"], keys if artifact is None else [*keys, f"{arn}/{slots}"])]
     listing = ["s3:ListBucket"] + (["s3:ListBucketVersions"] if role is Role.ADMIN else [])
     # Without a prefix the project is the whole bucket, and what it lists begins with anything.
-    within = {"StringLike": {"s3:prefix": own}} if own != "*" else None
+    within = {"StringLike": {"s3:prefix": own if artifact is None else [own, slots]}} if own != "*" else None
     statements.append(_allow("List", listing, [arn], within))
     if role is not Role.READER:
         # Without the condition, a write could replace what is there: that would be a right to delete.
@@ -43,6 +44,7 @@ def make_policy(
     if role is Role.ADMIN:
         # The log and project.json are nobody's to delete: the history of a project stays whole. Checkpoints go with a whole artifact.
         content = [f"{arn}/{below}artifacts/{artifact or '*'}/{kind}/*" for kind in ("data", "state")]
+        content += [] if artifact else [f"{arn}/{slots}"]
         statements.append(_allow("Delete", ["s3:DeleteObject", "s3:DeleteObjectVersion"], content))
         statements.append(_allow("AskOfTheBucket", ["s3:GetBucketVersioning", "s3:GetEncryptionConfiguration"], [arn]))
     if kms_key is not None:
