@@ -17,9 +17,9 @@ from artifactmount.errors import NotFoundError, RefusedError, StoreError
 from artifactmount.rows import Kind
 from artifactmount.snapshot import Options
 from artifactmount.steps import Create, Delete, Local, Pause, Spawn, Step
-from artifactmount.store.memory import MemoryStore
+from artifactmount.store import Listed
 from tests.model.repository import Client, Leaf, Repository, Tree, expected
-from tests.model.simulator import Fault, Plain, Process, World
+from tests.model.simulator import Fault, Plain, Process, SimulatedStore, World
 from tests.model.test_repository import Folder, knobs
 
 _CHANGING = (Fault.NONE, Fault.LOST, Fault.DROPPED, Fault.LATE, Fault.CRASH_AFTER)
@@ -64,7 +64,7 @@ class Choices:
 class BoundedWorld(World):
     """A world in which whoever has the turn keeps it, but for so many preemptions."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: SimulatedStore) -> None:
         super().__init__(store, Plain())
         self.choices = Choices()
         self.preemptions = 0
@@ -122,7 +122,9 @@ class BoundedWorld(World):
         return answer
 
     def _hear(self, process: Process, step: Step, answer: Any) -> None:
-        heard = tuple(answer) if isinstance(answer, list) else answer
+        heard = answer  # of listings without the time, which would make every way a new one, and decides nothing here
+        if isinstance(answer, list):
+            heard = tuple(item.key if isinstance(item, Listed) else item for item in answer)
         self._heard[process.name] = hash((self._heard.get(process.name), type(step), heard))
 
     def _fault(self, process: Process, step: Step) -> Fault:
@@ -169,7 +171,7 @@ def search(scene: str, preemptions: int, faults: int, seconds: float = float("in
     found, choices, seen, start = Searched(), Choices(), set[int](), time.monotonic()
     with Folder() as folder:
         while True:
-            world = BoundedWorld(MemoryStore())
+            world = BoundedWorld(SimulatedStore())
             world.choices, world.seen = choices, seen
             try:
                 _play(Repository(world, folder.another()), scene, preemptions, faults)

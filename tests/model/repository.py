@@ -303,6 +303,7 @@ class Repository:
     artifact: Artifact = field(default=Artifact(PROJECT, NAME))
     asked: dict[str, Asked] = field(default_factory=dict)
     removals: list[Removal] = field(default_factory=list)
+    clock: Callable[[], str] = lambda: "1970-01-01T00:00:00.000000Z"  # what writers take for the time
     faithful: bool = False  # no request is lost or late: what is gone must stay gone
     clients: list[Client] = field(default_factory=list)
     _writers: int = 0
@@ -330,7 +331,7 @@ class Repository:
         """A writer that no other operation has: its actor says in the log whose entry it was. Its clock is of no use."""
         self._writers += 1
         actor, count = f"{name}-{self._writers}", iter(range(1 << 30))
-        return Writer(actor, "test", lambda: "1970-01-01T00:00:00.000000Z", lambda: blake3(f"{actor} {next(count)}".encode()).digest()[:16])
+        return Writer(actor, "test", self.clock, lambda: blake3(f"{actor} {next(count)}".encode()).digest()[:16])
 
     def before_deleting(self, keys: tuple[str, ...]) -> None:
         """R3: only garbage is deleted."""
@@ -407,11 +408,11 @@ class Repository:
             assert len({version.digest for version in at.versions.values()}) == len(at.versions)
             assert set(at.aliases.values()) <= at.versions.keys()
             assert (LATEST in at.aliases) == bool(at.versions)
-        trees: dict[str, bytes] = {}
+        trees: dict[frozenset[tuple[str, Leaf]], bytes] = {}
         for entry in self.history.entries:
             for op in entry.act.ops if isinstance(entry.act, Commit) else ():
                 if isinstance(op, PutVersion):
-                    tree = repr(sorted(with_directories(self.asked[entry.actor].tree).items()))
+                    tree = frozenset(with_directories(self.asked[entry.actor].tree).items())
                     assert trees.setdefault(tree, op.digest) == op.digest
         assert len(set(trees.values())) == len(trees)
 
