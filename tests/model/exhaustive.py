@@ -1,9 +1,10 @@
 """Every schedule of a few clients with a bounded number of preemptions and faults, one after the other, over the real code.
 
-A preemption takes the turn from a client that could go on; whose turn it is when one ends, or waits, is free. Turns change at requests to
-the store only: what lies between is each client's own business. A small bound finds nearly every bug that some schedule shows (Musuvathi
-and Qadeer, "Iterative context bounding", PLDI 2007). A generator cannot be copied, so each schedule is played from the start; one that
-comes to where another was before (the same store, the same answers heard by each client, as much left of the bounds) is not played on.
+A preemption takes the turn from a client that could go on; whose turn it is when one ends, or waits, is free, and so is when a late request
+arrives. Turns change at requests to the store only: what lies between is each client's own business. A small bound finds nearly every bug
+that some schedule shows (Musuvathi and Qadeer, "Iterative context bounding", PLDI 2007). A generator cannot be copied, so each schedule is
+played from the start; one that comes to where another was before (the same store, the same answers heard by each client, as much left of
+the bounds) is not played on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from artifactmount.store import Listed
 from tests.model.repository import Client, Leaf, Repository, Tree, expected
 from tests.model.simulator import Fault, Plain, Process, SimulatedStore, World
 from tests.model.test_repository import Folder, knobs
+from tests.model.watch import Watch
 
 _CHANGING = (Fault.NONE, Fault.LOST, Fault.DROPPED, Fault.LATE, Fault.CRASH_AFTER)
 _READING = (Fault.NONE, Fault.DROPPED)  # a crash before it is one after the request before
@@ -81,14 +83,15 @@ class BoundedWorld(World):
             options: list[Process | int] = [current] if current is not None and current in ready else []
             if not options or self.preemptions:
                 options += [process for process in ready if process is not current]
-                options += range(len(self._late))
+            options += range(len(self._late))
             if len(options) > 1:
                 self._be_new(current)
             taken = options[self.choices.below(len(options))]
-            self.preemptions -= taken is not current and current in ready
             if isinstance(taken, int):
                 self._do(self._late.pop(taken))
+                self.changed()
             else:
+                self.preemptions -= taken is not current and current in ready
                 current = taken
                 self._go_on(taken)
 
@@ -151,6 +154,7 @@ def _delete(number: int) -> Callable[[Client], Process]:
 
 #: The versions there are, and what the clients do. What is deleted shares a pack with what lives on, and the snapshots count on it.
 SCENES: dict[str, tuple[tuple[str, ...], tuple[Callable[[Client], Process], ...]]] = {
+    "two snapshots": (("ab",), (_snapshot("bc"), _snapshot("bcd"))),
     "two snapshots and a delete": (("abc", "bc"), (_snapshot("ad"), _snapshot("be"), _delete(0))),
     "a snapshot, two deletes and a closer": (("abc", "bc", "c"), (_snapshot("abx"), _delete(0), _delete(1), Client.close_sessions)),
 }
@@ -195,16 +199,19 @@ def _play(repo: Repository, scene: str, preemptions: int, faults: int) -> None:
     assert isinstance(world, BoundedWorld)
     world.deleting = repo.before_deleting
     try:
-        with knobs(small_packs=False, look_always=False):
+        with knobs(small_packs=False, look_always=False), Watch(repo) as watch:
             author = repo.client()
             for letters in before:
                 world.finish(author.snapshot(_tree(letters), Options()))
             for do in does:
                 do(repo.client())
             world.preemptions, world.faults = preemptions, faults
+            world.after_step = world.changed = watch.look
             repo.faithful = not faults
             world.run()
             world.preemptions = world.faults = 0
+            watch.look()
+            watch.at_the_end()
         for asked in repo.asked.values():
             assert expected(asked, closed=True, faulty=faults > 0), repr(asked.error)
         for removal in repo.removals:
