@@ -150,7 +150,7 @@ class Client:
         self._cache_path = cache
         self.cache = Cache(str(cache))
         self.known: State | None = None
-        self.resumes = False  # whether a snapshot goes on with the session of an interrupted one
+        self.journal: str | None = None  # where a snapshot finds the session of an interrupted one, to go on with it
 
     def close(self) -> None:
         """Let go of files."""
@@ -173,7 +173,7 @@ class Client:
         asked = Asked(writer.actor, tree, options, repository.history.read().seq + 1)
         repository.asked[asked.actor] = asked
         staging, stats = Staging(str(self.staging)), StatCache(self.cache.path)
-        journal = Journal(f"{self.staging}.journal") if self.resumes else Journal.nowhere()
+        journal = Journal(self.journal) if self.journal else Journal.nowhere()
         journal.__enter__()
         snapshot = Snapshot(repository.artifact, self.catalog(), staging, stats, options, writer, Silent(), journal)
 

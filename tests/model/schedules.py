@@ -47,6 +47,10 @@ class Seeded:
         return self._numbers.randrange(n)
 
 
+#: The project of all schedules.
+PROJECT_DOCUMENT = seal({"format": FORMAT, "id": PROJECT, "created": "2026-01-01T00:00:00Z", "encryption": None})
+
+
 class Inline(Executor):
     """Does what it is given at once: in the same order each time, and there are no threads to wait for."""
 
@@ -107,7 +111,7 @@ def play(seed: int) -> Played:
 
 
 def _play(repo: Repository, numbers: Random) -> Played:
-    repo.store.create(PROJECT_KEY, seal({"format": FORMAT, "id": PROJECT, "created": "2026-01-01T00:00:00Z", "encryption": None}))
+    repo.store.create(PROJECT_KEY, PROJECT_DOCUMENT)
     clients = [repo.client()]
     with Watch(repo) as watch:
         repo.world.after_step, repo.world.changed = watch.look, watch.look
@@ -121,7 +125,7 @@ def _play(repo: Repository, numbers: Random) -> Played:
         one_machine, resumes = numbers.random() < 0.2, numbers.random() < 0.5
         for _ in range(numbers.randint(2, 6)):
             client = repo.client(cache="all" if one_machine else None)
-            client.resumes = resumes
+            client.journal = str(repo.folder / ("journal" if one_machine else f"journal-{client.name}")) if resumes else None
             crew.work(client, [_job(numbers) for _ in range(numbers.randint(1, 3))])
         repo.world.run()
         repo.world.faults = 0
