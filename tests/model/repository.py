@@ -306,7 +306,7 @@ class Repository:
     clock: Callable[[], str] = lambda: "1970-01-01T00:00:00.000000Z"  # what writers take for the time
     faithful: bool = False  # no request is lost or late: what is gone must stay gone
     clients: list[Client] = field(default_factory=list)
-    _writers: int = 0
+    writers: int = 0  # there were so many
     _readers: int = 0
 
     def __post_init__(self) -> None:
@@ -329,8 +329,8 @@ class Repository:
 
     def writer(self, name: str) -> Writer:
         """A writer that no other operation has: its actor says in the log whose entry it was. Its clock is of no use."""
-        self._writers += 1
-        actor, count = f"{name}-{self._writers}", iter(range(1 << 30))
+        self.writers += 1
+        actor, count = f"{name}-{self.writers}", iter(range(1 << 30))
         return Writer(actor, "test", self.clock, lambda: blake3(f"{actor} {next(count)}".encode()).digest()[:16])
 
     def before_deleting(self, keys: tuple[str, ...]) -> None:
@@ -372,8 +372,7 @@ class Repository:
         self._check_log()
         self._check_head()
         self._check_versions(state)
-        self._check_promises()
-        self._check_removals()
+        self.check_told()
         self._check_keys(state)
         self._check_packs(state)
         readers = [self.clients[0].catalog()] if self.clients else []
@@ -386,6 +385,11 @@ class Repository:
         if cold:
             cache.close()
         return state
+
+    def check_told(self) -> None:
+        """I4: what each was told of what it did."""
+        self._check_promises()
+        self._check_removals()
 
     def _check_log(self) -> None:
         """I3: dense, chained (see History), and never changed."""

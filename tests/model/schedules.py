@@ -9,9 +9,9 @@ so all of it is checked under arbitrary clocks (I12). The table of which invaria
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -67,6 +67,15 @@ class Inline(Executor):
         return future
 
 
+@contextmanager
+def inline() -> Iterator[None]:
+    """No threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("content", "catalog"):
+            patch.setattr(f"artifactmount.{module}.ThreadPoolExecutor", Inline)
+        yield
+
+
 @dataclass(slots=True)
 class Played:
     """What came of a schedule: log entries, versions ever made, steps, looks at everything, versions read, faults by kind."""
@@ -97,8 +106,7 @@ def play(seed: int) -> Played:
         if numbers.random() < 0.3:  # logs and listings are long
             patch.setattr("artifactmount.artifact._AHEAD", 2)
             patch.setattr("artifactmount.garbage._PAGE", 2)
-        for module in ("content", "catalog"):
-            patch.setattr(f"artifactmount.{module}.ThreadPoolExecutor", Inline)
+        stack.enter_context(inline())
         if numbers.random() < 0.3:  # each pack that dies in part is written anew by itself
             patch.setattr("artifactmount.delete.PACK_LIMIT", 1)
             patch.setattr("artifactmount.delete._AT_ONCE", 1)

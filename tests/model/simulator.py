@@ -121,6 +121,13 @@ class SimulatedStore(MemoryStore):
         self.changes += len(keys)
         super().delete(keys)
 
+    def copy(self) -> SimulatedStore:
+        """Another store that holds the same."""
+        other = SimulatedStore()
+        other.time, other.changes = self.time, self.changes
+        other._values, other._keys = dict(self._values), list(self._keys)
+        return other
+
 
 @dataclass(eq=False, slots=True)
 class _Task:
@@ -222,6 +229,11 @@ class World:
         if process.error is not None:
             raise process.error
         return process.result
+
+    def abandon(self) -> None:
+        """Kill every process."""
+        for process in list(self._processes):
+            self._crash(process)
 
     # -- processes -----------------------------------------------------------------------------------------------------------------
     def _ready(self, process: Process) -> list[_Task]:
