@@ -31,7 +31,7 @@ from tests.model.test_repository import knobs, repository
 from tests.model.watch import Watch
 
 _PATHS = ("a", "b", "c", "d/a", "d/e/b", "f")
-_LETTERS = "abcdefg"
+_LETTERS = "abcdefgh"
 #: Three chunks, two of them shared with the other one.
 _LARGE = tuple(Random(7).randbytes(900_000) + Random(seed).randbytes(400_000) for seed in (8, 9))
 
@@ -125,8 +125,9 @@ def _play(repo: Repository, numbers: Random) -> Played:
         repo.world.after_step, repo.world.changed = watch.look, watch.look
         repo.clock = lambda: f"{1970 + numbers.randrange(130)}-01-01T00:00:00.000000Z"
         crew = _Crew(repo, numbers, watch)
-        for _ in range(numbers.randrange(4)):
-            crew.start(clients[0], _snapshot(numbers))
+        trees: list[Tree] = []
+        for _ in range(numbers.randrange(6)):
+            crew.start(clients[0], _snapshot(numbers, trees))
             repo.world.run()
         faults = repo.world.faults = numbers.choice((0, 0, 1, 2, 4, 8))
         repo.faithful, repo.world.local_faults = not faults, True
@@ -134,7 +135,7 @@ def _play(repo: Repository, numbers: Random) -> Played:
         for _ in range(numbers.randint(2, 6)):
             client = repo.client(cache="all" if one_machine else None)
             client.journal = str(repo.folder / ("journal" if one_machine else f"journal-{client.name}")) if resumes else None
-            crew.work(client, [_job(numbers) for _ in range(numbers.randint(1, 3))])
+            crew.work(client, [_job(numbers, trees) for _ in range(numbers.randint(1, 3))])
         repo.world.run()
         repo.world.faults = 0
         for asked in repo.asked.values():
@@ -151,28 +152,33 @@ def _play(repo: Repository, numbers: Random) -> Played:
         return Played(state.seq + 1, state.next, repo.world.steps, watch.looks, crew.reads, repo.world.counts)
 
 
-_Job = tuple[Tree, Options] | frozenset[int] | str
+_Job = tuple[Tree, Options] | str
 
 
-def _job(numbers: Random) -> _Job:
+def _job(numbers: Random, trees: list[Tree]) -> _Job:
     kind = numbers.random()
-    if kind < 0.5:
-        return _snapshot(numbers)
-    if kind < 0.75:
-        return frozenset(numbers.sample(range(6), numbers.randint(1, 3)))
+    if kind < 0.45:
+        return _snapshot(numbers, trees)
+    if kind < 0.8:
+        return "delete"
     return numbers.choice(("close", "gc", "gc", "everything", "read", "read", "read"))
 
 
-def _snapshot(numbers: Random) -> tuple[Tree, Options]:
-    tree: Tree = {}
-    for path in numbers.sample(_PATHS, numbers.randint(0, 4)):
-        tree[path] = Leaf(Kind.FILE, b"content of %s" % numbers.choice(_LETTERS).encode(), numbers.random() < 0.1)
+def _snapshot(numbers: Random, trees: list[Tree]) -> tuple[Tree, Options]:
+    """Mostly a tree that differs in little from one there was: so packs are shared, and die in part when versions go."""
+    tree: Tree = dict(numbers.choice(trees[-2:])) if trees and numbers.random() < 0.85 else {}
+    for path in numbers.sample(_PATHS, numbers.randint(0, 2) if tree else numbers.randint(0, 6)):
+        if path in tree and numbers.random() < 0.6:
+            del tree[path]
+        else:
+            tree[path] = Leaf(Kind.FILE, b"content of %s" % numbers.choice(_LETTERS).encode(), numbers.random() < 0.1)
     if numbers.random() < 0.08:
         tree["large"] = Leaf(Kind.FILE, numbers.choice(_LARGE))
     if numbers.random() < 0.1:
         tree["link"] = Leaf(Kind.SYMLINK, numbers.choice((b"a", b"b")))
+    trees.append(without_conflicts(tree))
     note = numbers.choice((None, None, "first", "second"))
-    return without_conflicts(tree), Options(aliases=numbers.choice(((), (), ("best",))), note=note)
+    return trees[-1], Options(aliases=numbers.choice(((), (), ("best",))), note=note)
 
 
 class _Crew:
@@ -195,8 +201,11 @@ class _Crew:
         """Begin one job."""
         repo = self._repo
         match job:
-            case frozenset():
-                return client.delete(job, then, delete_aliases=repo.world.faults % 2 == 0)
+            case "delete":
+                count = self._watch.reference.next  # of numbers that there are or were; now and then one that never was
+                chosen = self._numbers.sample(range(count + (self._numbers.random() < 0.1 or not count)), 1)
+                chosen += [n for n in range(count) if self._numbers.random() < 0.2]
+                return client.delete(chosen, then, delete_aliases=self._numbers.random() < 0.7)
             case "close":
                 return client.close_sessions(then)
             case "gc":
