@@ -213,7 +213,10 @@ PROTOCOL = (
         "fetch.py",
         "newer = self._project.refresh(self._artifact.name)",
         "newer = state",
-        ("tests/unit/test_fetch.py::test_a_reader_that_knows_an_older_state_reads_on",),
+        (
+            "tests/unit/test_fetch.py::test_a_reader_that_knows_an_older_state_reads_on",
+            "tests/model/test_schedules.py::test_a_deletion_at_every_step_of_a_reader[those below it]",
+        ),
     ),
     Mutant(
         "own-trash-only",
@@ -300,6 +303,14 @@ CHECKS = (
         "if last is None or entry_digest(last) != state.digest:",
         "if False:",
         ("tests/unit/test_mountpoint.py::test_a_log_that_was_cut_is_refused_also_behind_a_warm_cache",),
+    ),
+    Mutant(
+        "pin-not-compared",
+        "a history that does not go on from what this machine saw is refused",
+        "project.py",
+        "        if digest_now != digest:",
+        "        if False:",
+        ("tests/unit/test_mountpoint.py::test_a_history_that_went_back_is_refused",),
     ),
     Mutant(
         "seal-unchecked",
