@@ -279,12 +279,16 @@ class Deletion:
             if wanted.issuperset(copied) and all(pack not in moves for pack, _ in copied):
                 moves.update((pack, copy) for pack, _ in copied)
         groups: list[_Group] = []
+        failed: Exception | None = None
         try:
             yield from self._send_copies(sorted(pack for pack in partly if pack not in moves), partly, groups)
-        finally:  # also where a pack was moved by somebody faster: what is sent by then is not sent again
-            for done, copy in zip(groups, (yield from self._packer.collect()), strict=True):
-                self._copies[tuple(done)] = copy
-                moves.update((pack, copy) for pack, _ in done)
+        except Exception as error:  # a pack moved by somebody faster, say: what is sent by then is not sent again
+            failed = error
+        for done, copy in zip(groups, (yield from self._packer.collect()), strict=True):
+            self._copies[tuple(done)] = copy
+            moves.update((pack, copy) for pack, _ in done)
+        if failed is not None:
+            raise failed
         return moves
 
     def _send_copies(self, rest: list[PackId], partly: dict[PackId, frozenset[bytes]], groups: list[_Group]) -> Steps[None]:

@@ -1,13 +1,14 @@
 """Every byte of a project, or of one version, read from the store and checked; what is wrong is listed, not raised.
 
 What is checked: project.json; the log, entry by entry from the first, with what each refused act says; the checkpoints; every live pack
-(table, stored bytes, each chunk's digest); each live version's card, run and manifest; that every place a run names holds that chunk; and
-that every reference's record can be read, and, where that is asked for, that its source is what was recorded.
-Garbage that a later sweep takes away is not looked at.
+(table, stored bytes, each chunk's digest); each live version's card, run and manifest; that every place a run names holds that chunk;
+that every reference's record can be read, and, where that is asked for, that its source is what was recorded; and that the log accounts for
+every key of an artifact. Garbage that a later sweep takes away is not looked at.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ _SOURCES = 16  # sources of references asked at once
 _TABLES = 64
 _TABLE_ROWS = 1 << 19  # of all tables kept but the last few: 300 bytes each
 _PAGE = 1000
+_ENTRY = re.compile(r"[0-9]{16}")
 _TRIES = 3
 #: Who finds so many in an artifact has found enough: a few bytes of a log can name a hundred million packs that are not there.
 _PROBLEMS = 1000
@@ -119,21 +121,34 @@ class _Verification:
                 self._version(state, state.versions[n])
             if reference.version is None:
                 self._packs.check(state.packs)
-                self._account(state)
+                self._account(state.seq)
 
-    def _account(self, state: State) -> None:
-        """Every key of content is live, trash, garbage that a sweep takes away, or of an open session."""
+    def _account(self, seq: int) -> None:
+        """Every key is an entry, a checkpoint that was due, or content: live, trash, garbage to sweep, or of an open session."""
         after = ""
         while True:
-            page = self._project.store.list_keys(f"{self._artifact.prefix}data/", after, _PAGE)
-            for item in page:
-                pack = self._artifact.pack_of(item.key)
-                if pack is None or pack.session > state.seq:
-                    self._report.problems.append(f"{item.key}: no entry of the log accounts for it")
+            page = self._project.store.list_keys(self._artifact.prefix, after, _PAGE)
+            strange = [item.key for item in page if not self._explains(seq, item.key)]
+            if strange:  # perhaps of a later entry, written while this was at work
+                seq = max(seq, self._project.refresh(self._artifact.name).seq)
+            for key in strange:
+                if not self._explains(seq, key):
+                    self._report.problems.append(f"{key}: no entry of the log accounts for it")
                     _check_enough(self._report)
             if len(page) < _PAGE or page[-1].key <= after:
                 return
             after = page[-1].key
+
+    def _explains(self, seq: int, key: str) -> bool:
+        """Whether a log up to entry `seq` accounts for a key."""
+        kind, _, rest = key.removeprefix(self._artifact.prefix).partition("/")
+        if kind == "data":
+            pack = self._artifact.pack_of(key)
+            return pack is not None and pack.session <= seq
+        number = int(rest) if rest.isdecimal() else seq + 1
+        if kind == "state":
+            return number <= seq and (number + 1) % CHECKPOINT_EVERY == 0 and key == self._artifact.checkpoint_key(number)
+        return number <= seq and key == self._artifact.log_key(number)
 
     # -- the log -------------------------------------------------------------------------------------------------------------------
     def _replay(self) -> State:
@@ -173,7 +188,9 @@ class _Verification:
 
     def _goes_on(self, state: State) -> bool:
         """Whether there are entries behind a missing one: a listing tells, and what this machine has seen before."""
-        if self._project.store.list_keys(f"{self._artifact.prefix}log/", self._artifact.log_key(state.seq), 1):
+        prefix, last = f"{self._artifact.prefix}log/", self._artifact.log_key(state.seq)
+        behind = self._project.store.list_keys(prefix, last, _PAGE)
+        if any(_ENTRY.fullmatch(item.key.removeprefix(prefix)) for item in behind):  # what is called else is no entry: see `_account`
             return True
         return self._project.refresh(self._artifact.name).seq > state.seq
 

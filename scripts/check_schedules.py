@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -34,14 +35,15 @@ def random_schedules(schedules: int, seed: int, seconds: float) -> int:
             print(f"{count} schedules, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     faults = ", ".join(f"{fault.name.lower()} {times}" for fault, times in sorted(total.faults.items()))
     print(f"{count} schedules from seed {seed} in {time.monotonic() - start:.0f} s: {total.steps} steps, {total.entries} entries, ", end="")
-    print(f"{total.versions} versions; faults: {faults or 'none'}; broken: {broken or 'none'}")
+    print(f"{total.versions} versions, {total.looks} looks at all of it, {total.reads} reads of a version; ", end="")
+    print(f"faults: {faults or 'none'}; broken: {broken or 'none'}")
     return int(bool(broken))
 
 
-def every_schedule(preemptions: int, faults: int, seconds: float) -> int:
+def every_schedule(scenes: Collection[str], preemptions: int, faults: int, seconds: float) -> int:
     """Play every schedule of each scene within the bounds; 1 when time ran out before all were played."""
     incomplete = 0
-    for scene in SCENES:
+    for scene in scenes:
         found = search(scene, preemptions, faults, seconds)
         how = "all" if found.complete else "NOT all"
         print(f"{scene}, at most {preemptions} preemptions and {faults} faults: {how} schedules played, ", end="")
@@ -60,12 +62,15 @@ def main() -> int:
     every = commands.add_parser("every", help="every schedule of small scenes within bounds")
     every.add_argument("--preemptions", type=int, default=1)
     every.add_argument("--faults", type=int, default=0)
+    every.add_argument("--scene", choices=SCENES, help="one of them (default: all)")
     for command in (random, every):
         command.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long (each scene)")
     arguments = parser.parse_args()
     if arguments.command == "random":
         return random_schedules(arguments.schedules, arguments.seed, arguments.seconds)
-    return every_schedule(arguments.preemptions, arguments.faults, arguments.seconds)
+    return every_schedule(
+        [arguments.scene] if arguments.scene else list(SCENES), arguments.preemptions, arguments.faults, arguments.seconds
+    )
 
 
 if __name__ == "__main__":

@@ -200,10 +200,10 @@ def _some_names(pending: Sequence[Names], numbers: random.Random) -> Sequence[Na
 def restore(top: Path, left: Tree) -> None:
     """Make a folder what a power cut left of it."""
     shutil.rmtree(top, ignore_errors=True)
-    top.mkdir()
+    top.mkdir(0o700)  # a program says something about folders of its own that others may read
     for path, content in sorted(left.items()):
         if content is None:
-            os.mkdir(os.fsencode(top) + b"/" + path)
+            os.mkdir(os.fsencode(top) + b"/" + path, 0o700)
         else:
             with open(os.fsencode(top) + b"/" + path, "wb") as file:
                 file.write(content)

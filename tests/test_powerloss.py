@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from artifactmount.pins import Pins
-from tests.disk import Disk, Loss, Recorder, Tree, restore
+from tests.disk import Disk, Loss, Recorder, Sync, Tree, restore
 
 ROOT = Path(__file__).parent.parent
 CHECK = ROOT / "scripts/check_powerloss.py"
@@ -150,6 +150,55 @@ assert not store.create("data/second", b"second")
 """,
     )
     assert last(recorder, Loss.ALL, Loss.ALL) == {b".tmp": None, b"data": None, b"data/first": b"first", b"data/second": b"second"}
+
+
+@pytest.mark.parametrize("found", ["log", "log/0"])
+def test_a_key_survives_in_a_folder_that_another_process_had_just_made(tmp_path: Path, found: str) -> None:
+    """The other was killed before it synced the folder above: an acknowledged entry went with its folder."""
+    recorder = recorded(
+        tmp_path / "store",
+        f"""
+from artifactmount.store.folder import FolderStore
+store = FolderStore(sys.argv[1])
+store.create("project.json", b"project")
+os.makedirs(os.path.join(sys.argv[1], "artifacts/pets/log"))
+if {found!r} == "log/0":
+    with open(os.path.join(sys.argv[1], "artifacts/pets/log/0"), "wb") as file:
+        file.write(b"entry")
+        file.flush()
+        os.fsync(file.fileno())
+store.create("artifacts/pets/log/0", b"entry")
+""",
+    )
+    assert last(recorder, Loss.ALL, Loss.ALL).get(b"artifacts/pets/log/0") == b"entry"
+
+
+def test_a_folder_that_was_removed_is_made_durable_again(tmp_path: Path) -> None:
+    recorder = recorded(
+        tmp_path / "store",
+        """
+from artifactmount.store.folder import FolderStore
+store = FolderStore(sys.argv[1])
+store.create("data/first", b"first")
+store.delete(["data/first"])
+os.mkdir(os.path.join(sys.argv[1], "data"))  # by another process
+store.create("data/second", b"second")
+""",
+    )
+    assert last(recorder, Loss.ALL, Loss.ALL).get(b"data/second") == b"second"
+
+
+def test_the_folders_above_are_synced_once(tmp_path: Path) -> None:
+    """The first key of a folder syncs those above it; each one after that itself and the folder it lies in."""
+    recorder = recorded(
+        tmp_path / "store",
+        """
+from artifactmount.store.folder import FolderStore
+store = FolderStore(sys.argv[1])
+[store.create(f"data/session/{number}", b"") for number in range(5)]
+""",
+    )
+    assert sum(isinstance(event, Sync) for event in recorder.events) == 2 * 5 + 2
 
 
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -105,3 +105,18 @@ def test_many_objects_are_referenced_page_by_page() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     first, again = ran.stdout.splitlines()
     assert first.startswith("first: big:v0  +2525 ~0 -0  adds 0 B  tracks 3.1 MB; ") and again.startswith("again: big:v0  unchanged; ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        ("random --schedules 3 --seed 7", "3 schedules from seed 7 in "),
+        ("every --preemptions 0 --scene", "two snapshots, at most 0 preemptions and 0 faults: all schedules played, 2 to their end"),
+    ],
+)
+def test_schedules_are_played(arguments: str, first: str) -> None:
+    words = arguments.split() + (["two snapshots"] if arguments.endswith("--scene") else [])
+    program = [sys.executable, str(ROOT / "scripts" / "check_schedules.py")]
+    ran = subprocess.run(program + words, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(first) and ran.stdout.endswith("broken: none\n")

@@ -32,6 +32,7 @@ class FolderStore:
         self.url = self.place = self.path
         self._temporary = os.path.join(self.path, _TEMPORARY)
         self._swept = False
+        self._durable: set[str] = set()  # folders whose names, and those of the folders above, this process made durable
 
     def path_of(self, key: str) -> str:
         """The file of a key, for readers that read it in place."""
@@ -69,7 +70,7 @@ class FolderStore:
         try:
             self._refuse_links(key)
             if os.path.lexists(path):  # spares the writing; the link below decides
-                _sync_folder(os.path.dirname(path))
+                self._sync(os.path.dirname(path))
                 return False
             self._refuse_links(_TEMPORARY + "/")
             self._make_folders(self._temporary)
@@ -92,7 +93,7 @@ class FolderStore:
                 os.link(temporary, path, follow_symlinks=False)
             except FileExistsError:
                 # Who asks again after an error takes "exists" for "stored": it MUST be durable, too, whoever made it.
-                _sync_folder(folder)
+                self._sync(folder)
                 return False
             except FileNotFoundError:
                 continue  # somebody deleted the last key of this folder, and the folder with it
@@ -101,7 +102,7 @@ class FolderStore:
                 if os.stat(temporary).st_nlink != 2:
                     raise
             try:
-                _sync_folder(folder)
+                self._sync(folder)
             except OSError as error:
                 raise StoreError(f"{path}: made, but perhaps not durable: {error.strerror}") from error
             return True
@@ -164,6 +165,7 @@ class FolderStore:
             folders.add(os.path.dirname(self.path_of(key)))
         for folder in folders:
             while folder != self.path:
+                self._durable.discard(folder)  # another process may make it again
                 try:
                     _sync_folder(folder)
                     os.rmdir(folder)
@@ -189,7 +191,7 @@ class FolderStore:
             at = key.find("/", at + 1)
 
     def _make_folders(self, folder: str) -> None:
-        """Make a folder and those above it, each durable in the one above."""
+        """Make a folder and those above it. Inside the store `_sync` makes them durable, above it nobody else does."""
         missing: list[str] = []
         while not os.path.isdir(folder):
             missing.append(folder)
@@ -198,8 +200,26 @@ class FolderStore:
             # Not found: the folder above was removed again meanwhile. The caller tries again.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.mkdir(path)
-            with contextlib.suppress(FileNotFoundError):
-                _sync_folder(os.path.dirname(path))
+            if len(path) < len(self.path):
+                with contextlib.suppress(FileNotFoundError):
+                    _sync_folder(os.path.dirname(path))
+
+    def _sync(self, folder: str) -> None:
+        """Make the names in a folder durable; the first time also its own and those above it, up to the store's.
+
+        Also of folders that were there: who made one may not have come to sync the one above. Called when a key is in the folder, so nobody
+        can remove and make it again in between. Three more syncs for each session, as only the folder of the key itself is remembered.
+        """
+        _sync_folder(folder)
+        if folder in self._durable:
+            return
+        above = folder
+        while above != self.path:
+            above = os.path.dirname(above)
+            _sync_folder(above)
+        with contextlib.suppress(PermissionError):  # what is above the store need not be readable
+            _sync_folder(os.path.dirname(self.path))
+        self._durable.add(folder)
 
     def _sweep(self) -> None:
         """Once: remove temporary files that a dead process left a day ago."""

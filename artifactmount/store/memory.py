@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from artifactmount.errors import KeyMissingError
 from artifactmount.store import Listed, check_key, check_prefix
 
 
 class MemoryStore:
-    """Keys in a dict, under a lock."""
+    """Keys in a dict, under a lock. `now`: its clock."""
 
-    def __init__(self, url: str = "memory:") -> None:
+    def __init__(self, url: str = "memory:", now: Callable[[], float] = time.time) -> None:
         self.url = self.place = url
+        self._now = now
         self._lock = threading.Lock()
         self._values: dict[str, tuple[bytes, float]] = {}
         self._keys: list[str] = []
@@ -32,7 +33,7 @@ class MemoryStore:
         with self._lock:
             if check_key(key) in self._values:
                 return False
-            self._values[key] = (bytes(data), time.time())
+            self._values[key] = (bytes(data), self._now())
             insort(self._keys, key)
             return True
 
@@ -69,7 +70,7 @@ class MemoryStore:
 
     def clock(self) -> float:
         """See Store."""
-        return time.time()
+        return self._now()
 
     def close(self) -> None:
         """See Store."""

@@ -209,24 +209,24 @@ def test_without_a_checksum(program: Program, bucket: BucketPlace) -> None:
     assert program.run("add-reference", "animals", bucket.uri("cat.png"), "--no-checksum").out.startswith("animals:v1  +0 ~1 -0")
 
 
-def test_vendored_references_are_content(anywhere: Program, bucket: BucketPlace) -> None:
-    folder = write(anywhere.folder / "mine", {"copy of dog.png": DOG, "run.sh": b"#!"})
-    anywhere.run("snapshot", folder, "animals")
-    anywhere.run("add-reference", "animals", bucket.uri(), "--note", "linked")
+def test_vendored_references_are_content(program: Program, bucket: BucketPlace) -> None:
+    folder = write(program.folder / "mine", {"copy of dog.png": DOG, "run.sh": b"#!"})
+    program.run("snapshot", folder, "animals")
+    program.run("add-reference", "animals", bucket.uri(), "--note", "linked")
     bucket.put("empty", b"")
-    anywhere.run("add-reference", "animals", bucket.uri("empty"))
+    program.run("add-reference", "animals", bucket.uri("empty"))
     # DOG is there already, as somebody's own file.
-    assert anywhere.run("vendor", "animals", "--note", "for good").out == "animals:v3  +0 ~3 -0  adds 2.0 MB  tracks 4.0 MB\n"
-    assert anywhere.run("vendor", "animals").out == "animals:v3  unchanged\n"
-    assert anywhere.run("vendor", "animals:v3").out == "animals:v3  unchanged\n"
-    shown = anywhere.run("show", "animals", "--json").json
+    assert program.run("vendor", "animals", "--note", "for good").out == "animals:v3  +0 ~3 -0  adds 2.0 MB  tracks 4.0 MB\n"
+    assert program.run("vendor", "animals").out == "animals:v3  unchanged\n"
+    assert program.run("vendor", "animals:v3").out == "animals:v3  unchanged\n"
+    shown = program.run("show", "animals", "--json").json
     assert (shown["files"], shown["references"], shown["note"]) == (5, 0, "for good")
     for name in ("cat.png", "pets/dog.png", "empty"):
         bucket.delete(name)
-    anywhere.run("download", "animals", "copy")
-    assert (anywhere.folder / "copy/cat.png").read_bytes() == CAT and (anywhere.folder / "copy/pets/dog.png").read_bytes() == DOG
-    assert anywhere.run("verify").out.endswith("all good\n")
-    assert "no references in animals:v0" in anywhere.run("vendor", "animals:v0", code=3).err
+    program.run("download", "animals", "copy")
+    assert (program.folder / "copy/cat.png").read_bytes() == CAT and (program.folder / "copy/pets/dog.png").read_bytes() == DOG
+    assert program.run("verify").out.endswith("all good\n")
+    assert "no references in animals:v0" in program.run("vendor", "animals:v0", code=3).err
 
 
 def test_an_older_version_is_vendored_on_top(program: Program, bucket: BucketPlace) -> None:

@@ -156,7 +156,7 @@ class Client:
         self._cache_path = cache
         self.cache = Cache(str(cache))
         self.known: State | None = None
-        self.resumes = False  # whether a snapshot goes on with the session of an interrupted one
+        self.journal: str | None = None  # where a snapshot finds the session of an interrupted one, to go on with it
 
     def close(self) -> None:
         """Let go of files."""
@@ -179,7 +179,7 @@ class Client:
         asked = Asked(writer.actor, tree, options, repository.history.read().seq + 1)
         repository.asked[asked.actor] = asked
         staging, stats = Staging(str(self.staging)), StatCache(self.cache.path)
-        journal = Journal(f"{self.staging}.journal") if self.resumes else Journal.nowhere()
+        journal = Journal(self.journal) if self.journal else Journal.nowhere()
         journal.__enter__()
         snapshot = Snapshot(repository.artifact, self.catalog(), staging, stats, options, writer, Silent(), journal)
 
@@ -309,9 +309,10 @@ class Repository:
     artifact: Artifact = field(default_factory=lambda: encryption.artifact(PROJECT, NAME))
     asked: dict[str, Asked] = field(default_factory=dict)
     removals: list[Removal] = field(default_factory=list)
+    clock: Callable[[], str] = lambda: "1970-01-01T00:00:00.000000Z"  # what writers take for the time
     faithful: bool = False  # no request is lost or late: what is gone must stay gone
     clients: list[Client] = field(default_factory=list)
-    _writers: int = 0
+    writers: int = 0  # there were so many
     _readers: int = 0
 
     def __post_init__(self) -> None:
@@ -334,9 +335,9 @@ class Repository:
 
     def writer(self, name: str) -> Writer:
         """A writer that no other operation has: its actor says in the log whose entry it was. Its clock is of no use."""
-        self._writers += 1
-        actor, count = f"{name}-{self._writers}", iter(range(1 << 30))
-        return Writer(actor, "test", lambda: "1970-01-01T00:00:00.000000Z", lambda: blake3(f"{actor} {next(count)}".encode()).digest()[:16])
+        self.writers += 1
+        actor, count = f"{name}-{self.writers}", iter(range(1 << 30))
+        return Writer(actor, "test", self.clock, lambda: blake3(f"{actor} {next(count)}".encode()).digest()[:16])
 
     def before_deleting(self, keys: tuple[str, ...]) -> None:
         """R3: only garbage is deleted."""
@@ -377,8 +378,7 @@ class Repository:
         self._check_log()
         self._check_head()
         self._check_versions(state)
-        self._check_promises()
-        self._check_removals()
+        self.check_told()
         self._check_keys(state)
         self._check_packs(state)
         readers = [self.clients[0].catalog()] if self.clients else []
@@ -391,6 +391,11 @@ class Repository:
         if cold:
             cache.close()
         return state
+
+    def check_told(self) -> None:
+        """I4: what each was told of what it did."""
+        self._check_promises()
+        self._check_removals()
 
     def _check_log(self) -> None:
         """I3: dense, chained (see History), and never changed."""
@@ -413,11 +418,11 @@ class Repository:
             assert len({version.digest for version in at.versions.values()}) == len(at.versions)
             assert set(at.aliases.values()) <= at.versions.keys()
             assert (LATEST in at.aliases) == bool(at.versions)
-        trees: dict[str, bytes] = {}
+        trees: dict[frozenset[tuple[str, Leaf]], bytes] = {}
         for entry in self.history.entries:
             for op in entry.act.ops if isinstance(entry.act, Commit) else ():
                 if isinstance(op, PutVersion):
-                    tree = repr(sorted(with_directories(self.asked[entry.actor].tree).items()))
+                    tree = frozenset(with_directories(self.asked[entry.actor].tree).items())
                     assert trees.setdefault(tree, op.digest) == op.digest
         assert len(set(trees.values())) == len(trees)
 

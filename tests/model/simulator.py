@@ -7,14 +7,14 @@ one way is asked of a `Chance`, and no clock is waited for. Knows steps and stor
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
 
 from hypothesis import strategies as st
 
-from artifactmount.errors import ArtifactError, KeyMissingError, StoreError, UnreachableError
+from artifactmount.errors import ArtifactError, DeniedError, KeyMissingError, StoreError, StoreFullError, UnreachableError
 from artifactmount.steps import Clock, Create, Delete, Get, GetMany, Join, ListKeys, Local, Pause, Spawn, Step, Steps, perform
 from artifactmount.store import Listed
 from artifactmount.store.memory import MemoryStore
@@ -77,12 +77,56 @@ class Fault(IntEnum):
     STALE = 10  # a listing as it was a while ago
     SHUFFLED = 11  # a listing in another order
     JUMP = 12  # the store's clock jumps by years
+    EXISTS = 13  # done, and the answer is that the key exists: an attempt before was done, and its answer lost
+    DENIED = 14  # not done, and no use to try again
+    FULL = 15  # not done: no room
 
 
-#: What goes wrong with one kind of request only; every other is done as if nothing was.
-_ONLY: dict[Fault, type[Step]] = {Fault.PARTIAL: Delete, Fault.STALE: ListKeys, Fault.SHUFFLED: ListKeys, Fault.JUMP: Clock}
+#: What goes wrong with some kinds of requests only.
+_ONLY: dict[Fault, tuple[type[Step], ...]] = {
+    Fault.PARTIAL: (Delete,),
+    Fault.STALE: (ListKeys,),
+    Fault.SHUFFLED: (ListKeys,),
+    Fault.JUMP: (Create, Clock),
+    Fault.EXISTS: (Create,),
+    Fault.DENIED: (Create, Delete),
+    Fault.FULL: (Create,),
+}
 _YEARS = 365 * 86400.0
 _REMEMBERED = 12  # changes that a listing may be behind
+
+
+class SimulatedStore(MemoryStore):
+    """A store in memory whose clock is set, and whose reads by Locals (of runs, of chunks) can be seen, and fail: see `reading`."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+        super().__init__(now=lambda: self.time)
+        self.reading: Callable[[str], None] = lambda _: None
+        self.changes = 0  # keys created, and keys deleted
+
+    def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        """See Store."""
+        self.reading(key)
+        return super().get(key, start, stop)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See Store."""
+        created = super().create(key, data)
+        self.changes += created
+        return created
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See Store."""
+        self.changes += len(keys)
+        super().delete(keys)
+
+    def copy(self) -> SimulatedStore:
+        """Another store that holds the same."""
+        other = SimulatedStore()
+        other.time, other.changes = self.time, self.changes
+        other._values, other._keys = dict(self._values), list(self._keys)
+        return other
 
 
 @dataclass(eq=False, slots=True)
@@ -127,15 +171,18 @@ class World:
     """The store, the processes at work, and the requests that are still on their way.
 
     `faults`: how many may happen by chance. `planned`: the fault of the n-th call of a process, instead of chance. `after_step` is told of
-    each step that is done (Spawn and Join apart), before its answer arrives. `deleting` is told the keys right before any are deleted.
+    each step that is done (Spawn and Join apart), before its answer arrives; `changed`, that a late request arrived, or one whose process
+    crashed. `deleting` is told the keys right before any are deleted. `local_faults`: reads by Locals may fail, too; they must not come
+    from threads then.
     """
 
-    def __init__(self, store: MemoryStore, chance: Chance, faults: int = 0) -> None:
+    def __init__(self, store: SimulatedStore, chance: Chance, faults: int = 0) -> None:
         self.store, self._chance, self.faults = store, chance, faults
         self._processes: list[Process] = []
         self._late: list[Step] = []
         self._past: deque[list[Listed]] = deque(maxlen=_REMEMBERED)
-        self._skew = 0.0  # of the store's clock
+        self.local_faults = False
+        self.changed: Callable[[], None] = lambda: None
         self._graveyard: list[Process] = []  # kept, so that no generator of a killed process is closed and runs on
         self.planned: Callable[[str, int], Fault] | None = None
         self.after_step: Callable[[str, int], None] = lambda *_: None
@@ -162,6 +209,7 @@ class World:
                 self._advance(*ready[choice])
             else:
                 self._do(self._late.pop(choice - len(ready)))
+                self.changed()
         raise AssertionError("the processes do not come to an end")
 
     def finish(self, process: Process) -> Process:
@@ -181,6 +229,11 @@ class World:
         if process.error is not None:
             raise process.error
         return process.result
+
+    def abandon(self) -> None:
+        """Kill every process."""
+        for process in list(self._processes):
+            self._crash(process)
 
     # -- processes -----------------------------------------------------------------------------------------------------------------
     def _ready(self, process: Process) -> list[_Task]:
@@ -243,11 +296,10 @@ class World:
         if isinstance(step, Pause):
             return None
         if isinstance(step, Local):
-            return step.call()
+            return self._locally(process, step)
         process.calls += 1
+        self.store.time += 1
         fault = self._fault(process, step)
-        if fault in _ONLY and not isinstance(step, _ONLY[fault]):
-            fault = Fault.NONE
         if fault is not Fault.NONE:
             self.counts[fault] += 1
             self.happened.append(f"{process.name} call {process.calls}: {fault.name} {step!r:.100}")
@@ -257,6 +309,7 @@ class World:
                 return None
             case Fault.CRASH_AFTER:
                 self._do(step)
+                self.changed()
                 self._crash(process)
                 return None
             case Fault.LOST:
@@ -270,20 +323,41 @@ class World:
                 raise StoreError("the request takes its time")
             case Fault.REFUSED | Fault.OUTAGE | Fault.SILENCE:
                 raise UnreachableError("no connection")
+            case Fault.DENIED:
+                raise DeniedError("denied")
+            case Fault.FULL:
+                raise StoreFullError("no room")
         return self._do_badly(step, fault) if fault in _ONLY else self._do(step)
 
     def _do_badly(self, step: Step, fault: Fault) -> Any:
         if isinstance(step, Delete):
             self._do(Delete(step.keys[: self._chance.below(len(step.keys) + 1)]))
             raise StoreError("not all keys were deleted")
-        if isinstance(step, Clock):
-            self._skew += (self._chance.below(21) - 10) * _YEARS
+        if fault is Fault.JUMP:
+            self.store.time += (self._chance.below(21) - 10) * _YEARS
             return self._do(step)
+        if fault is Fault.EXISTS:
+            self._do(step)
+            return False
         assert isinstance(step, ListKeys)
         if fault is Fault.SHUFFLED or not self._past:
             return self._do(step)[::-1]
         then = self._past[self._chance.below(len(self._past))]
         return [item for item in then if item.key.startswith(step.prefix) and item.key > step.after][: step.limit]
+
+    def _locally(self, process: Process, step: Local) -> Any:
+        def reading(key: str) -> None:
+            if self.local_faults and self.faults > 0 and self._chance.below(40) == 39:
+                self.faults -= 1
+                self.counts[Fault.DROPPED] += 1
+                self.happened.append(f"{process.name} step {process.steps}: its reading of {key} is cut short")
+                raise StoreError("the answer was cut short")
+
+        self.store.reading = reading
+        try:
+            return step.call()
+        finally:
+            self.store.reading = lambda _: None
 
     def _fault(self, process: Process, step: Step) -> Fault:
         if self.planned is not None:
@@ -293,13 +367,14 @@ class World:
             return Fault(self._chance.below(Fault.REFUSED + 1)) if process.silent else Fault.REFUSED
         if self.faults <= 0:
             return Fault.NONE
-        fault = self._chance.below(40) - 40 + len(Fault)
-        if fault <= 0:
+        kinds = [fault for fault in Fault if isinstance(step, _ONLY.get(fault, object))]
+        index = self._chance.below(40) - 40 + len(kinds)
+        if index <= 0:
             return Fault.NONE
         self.faults -= 1
-        if fault in (Fault.OUTAGE, Fault.SILENCE):
-            process.outage, process.silent = 4 + self._chance.below(28), fault == Fault.SILENCE
-        return Fault(fault)
+        if kinds[index] in (Fault.OUTAGE, Fault.SILENCE):
+            process.outage, process.silent = 4 + self._chance.below(28), kinds[index] is Fault.SILENCE
+        return kinds[index]
 
     def _do(self, step: Step) -> Any:
         match step:
@@ -312,10 +387,8 @@ class World:
             case Create():
                 self._remember()
                 return perform(self.store, step)
-            case Get() | ListKeys():
+            case Get() | ListKeys() | Clock():
                 return perform(self.store, step)
-            case Clock():
-                return self.store.clock() + self._skew
         raise TypeError(f"not a request: {step!r}")
 
     def _remember(self) -> None:

@@ -23,9 +23,8 @@ from artifactmount.rows import Kind
 from artifactmount.snapshot import Options
 from artifactmount.state import State
 from artifactmount.steps import Steps
-from artifactmount.store.memory import MemoryStore
 from tests.model.repository import Client, Leaf, Repository, Tree, expected, without_conflicts
-from tests.model.simulator import Chance, Drawn, Fault, Last, Plain, Process, World
+from tests.model.simulator import Chance, Drawn, Fault, Last, Plain, Process, SimulatedStore, World
 
 _FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the caches sync a lot
 
@@ -81,7 +80,7 @@ class Folder:
 @contextmanager
 def repository(chance: Chance, faults: int = 0) -> Iterator[Repository]:
     """An empty repository in a temporary folder."""
-    world = World(MemoryStore(), chance, faults)
+    world = World(SimulatedStore(), chance, faults)
     with tempfile.TemporaryDirectory(dir=_FAST) as folder:
         made = Repository(world, Path(folder))
         world.deleting = made.before_deleting
