@@ -64,10 +64,7 @@ class Catalog:
         if cached is not None:
             with contextlib.suppress(CorruptError):  # the cache proves nothing
                 return Card.decode(cached)
-        stored = self.read_stored(version)[0]
-        card = Card.decode(stored)
-        self._cache.state_put(key, stored)
-        return card
+        return Card.decode(self._read(version)[0])
 
     def _card_key(self, version: Version) -> bytes:
         # With the place, as nothing in the log proves a card: a store that calls itself another project must not answer for that one.
@@ -213,11 +210,9 @@ class Catalog:
             return run
         run = self._cached_run(digest)
         if run is None:
-            _, delta, full = self.read_stored(version)
+            _, delta, full = self._read(version)
             content = delta if digest == version.metadata.run else full
-            run = Run(content, digest, name=self.artifact.cipher.chunking.digest)
-            if self._cache.put_file("runs", digest.hex(), [content]) is not None:
-                run = self._cached_run(digest) or run
+            run = self._cached_run(digest) or Run(content, digest, name=self.artifact.cipher.chunking.digest)
         self._runs[digest] = run
         return run
 
@@ -231,6 +226,15 @@ class Catalog:
         except OSError:
             return None  # swept, or the whole cache deleted, a moment ago
         return Run(view, digest, check=False) if blake3(view).digest() == digest else None
+
+    def _read(self, version: Version) -> tuple[bytes, bytes, bytes]:
+        """`read_stored`, and all three kept in the cache: who wants one mostly wants another soon, and they came together."""
+        card, delta, full = self.read_stored(version)
+        self._cache.state_put(self._card_key(version), card)
+        for digest, content in ((version.metadata.run, delta), (version.metadata.full, full)):
+            if digest is not None:
+                self._cache.put_file("runs", digest.hex(), [content])
+        return card, delta, full
 
     def read_stored(self, version: Version) -> tuple[bytes, bytes, bytes]:
         """Card, delta and whole manifest (or nothing) of a version, from its metadata packs in the store.

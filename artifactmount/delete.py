@@ -282,7 +282,7 @@ class Deletion:
         failed: Exception | None = None
         try:
             yield from self._send_copies(sorted(pack for pack in partly if pack not in moves), partly, groups)
-        except Exception as error:  # a pack moved by somebody faster, say: what is sent by then is not sent again
+        except Exception as error:  # noqa: BLE001 - a pack moved by somebody faster, say: what is sent by then is not sent again
             failed = error
         for done, copy in zip(groups, (yield from self._packer.collect()), strict=True):
             self._copies[tuple(done)] = copy

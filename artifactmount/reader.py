@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import trio
 
 from artifactmount.blocks import Blocks
-from artifactmount.errors import ArtifactError, DeniedError, ProjectMismatchError
+from artifactmount.errors import ArtifactError, DeniedError, ProjectMismatchError, SourceError, StoreError
 from artifactmount.fetch import Fetcher
 from artifactmount.pieces import Pieces, pieces_of
 from artifactmount.project import Project
@@ -206,7 +206,8 @@ class Reader:
     def _remember_failure(self, name: bytes, begin: float, error: ArtifactError) -> None:
         now = time.monotonic()
         self._failed = {piece: failed for piece, failed in self._failed.items() if failed[0] > now}
-        if now - begin > _LONG:
+        # Only what is so for every file with this piece: that one version is gone says nothing of another with the same chunk.
+        if now - begin > _LONG and isinstance(error, StoreError | SourceError):
             self._failed[name] = (now + _MOMENT, error)
 
     async def _miss(self, opened: _OpenFile, index: int, name: bytes) -> bytes:

@@ -111,6 +111,8 @@ class Session:
             try:
                 state = (yield from append(self._artifact, self.state, close, self._writer)).state
             except StoreFullError:
+                if self._resumed:
+                    raise
                 yield from self._make_room(session)
                 state = (yield from append(self._artifact, self.state, close, self._writer)).state
             self.journal.forget()
@@ -121,8 +123,9 @@ class Session:
     def _make_room(self, session: int) -> Steps[None]:
         """On a full disk not even the entry that closes the session has room, until its uploads are gone.
 
-        Only a commit of this session could name them. Its own was not sent, or had no effect, where the session is still open in the
-        head; and there is no later one: the journal goes first, durably, so that nobody goes on with what is deleted here.
+        Only a commit of this session could name them, and this is the exception to R3 of docs/protocol.md. Its own was not sent, or had no
+        effect, where the session is still open in the head; and there is no later one: the journal goes first, durably, so that nobody
+        goes on with what is deleted here. Not where the session was resumed: the interrupted command may have sent a commit that is late.
         """
         self.state = yield from head(self._artifact, self.state)
         keys = yield from session_keys(self._artifact, session)

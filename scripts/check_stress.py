@@ -36,6 +36,8 @@ _SHARED = 8  # contents that trees have in common: deduplicated, come back, and 
 _GONE = (3, 4)  # not found, refused: somebody deleted it meanwhile
 _KILLED = 0.3  # the share of the commands that are killed
 _SECONDS = 1.0  # how long a command may take, before one of its kind has ended by itself
+_EACH = ("snapshot", "delete", "gc", "download")  # what has to have ended well at least once
+_LONGER = 60.0  # seconds that it may go on for that on a slow machine
 _LATEST = 1.3  # of the time such a command took last: some kills come too late, so the whole of it is hit
 
 
@@ -67,7 +69,10 @@ def wrong_in(folder: Path) -> str | None:
 
 
 class Stress:
-    """The run: workers in threads, each command a process that may be killed. It ends after `seconds`, or `versions` snapshots."""
+    """The run: workers in threads, each command a process that may be killed.
+
+    It ends after `seconds`, or `versions` snapshots, as soon as each kind of command has ended well once.
+    """
 
     def __init__(self, project: str, folder: Path, seconds: float, versions: int) -> None:
         self.folder, self.until, self.limit = folder, time.monotonic() + seconds, versions
@@ -80,7 +85,10 @@ class Stress:
 
     def goes_on(self) -> bool:
         """Whether the workers are to go on."""
-        return time.monotonic() < self.until and self.done["snapshot"] < self.limit
+        now = time.monotonic()
+        if all(self.done[command] for command in _EACH):
+            return now < self.until and self.done["snapshot"] < self.limit
+        return now < self.until + _LONGER
 
     def run(self, worker: str, *arguments: str, chance: random.Random | None = None, allowed: tuple[int, ...] = ()) -> str | None:
         """A command's output; None when it was killed (only with `chance`), or ended as it may."""
@@ -126,8 +134,8 @@ class Stress:
     def deleter(self, worker: str, chance: random.Random) -> None:
         """Any versions but the newest few."""
         while self.goes_on():
-            old = self.versions(worker)[:-3]
-            if len(old) > 3:
+            old = self.versions(worker)[:-2]
+            if old:
                 chosen = chance.sample(old, min(len(old), chance.choice((1, 1, 2, 5))))
                 self.doomed.update(chosen)
                 self.run(worker, "delete", *(f"{ARTIFACT}:{version}" for version in chosen), "--yes", chance=chance, allowed=_GONE)
@@ -157,6 +165,7 @@ class Stress:
 
     def at_the_end(self) -> None:
         """Everything that was promised is there and right, and nothing else is left."""
+        self.problems += [f"no {command} ended well" for command in _EACH if not self.done[command]]
         self.run("end", "gc", ARTIFACT, "--grace", "0s")
         self.run("end", "verify")
         live = self.versions("end")

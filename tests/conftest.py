@@ -6,9 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.store import servers
 from tests.store.servers import Server
+
+settings.register_profile("untimed", deadline=None)  # how busy a machine is says nothing of the code
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

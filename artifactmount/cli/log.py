@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,12 +15,16 @@ import click
 from artifactmount.acts import Commit, DeleteArtifact, DeleteVersion, Describe, Op, Purge, PutVersion, RemoveAlias, SetAlias, act_to_json
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, moment, path, plain, plural, print_json, size
-from artifactmount.errors import NotFoundError, UsageError
+from artifactmount.errors import CorruptError, NotFoundError, UsageError
 from artifactmount.history import Event, change_of, changes, events
 from artifactmount.names import parse
 from artifactmount.project import Project
 from artifactmount.rows import show_path, split_path
+from artifactmount.run import Run
 from artifactmount.state import State, Version
+
+_PARALLEL = 8
+_AHEAD = 2 * _PARALLEL  # entries: of two one makes a version, the other opened its session
 
 
 @click.command(epilog="Example: artifactmount log animals/cats/1.png")
@@ -42,7 +49,7 @@ def log(settings: Settings, what: str | None, files: bool, limit: int | None, as
             if state.seq < 0:
                 raise NotFoundError(f"no artifact {name} in {project.url}; `artifactmount ls` lists what there is")
             target = b"" if reference is None else reference.path
-            found = _of_path(project, name, state, target) if target else _of_artifact(project, name, state, files)
+            found = _of_path(project, name, state, target) if target else _of_artifact(project, name, state, files, limit)
             for facts, line in islice((item for item in found if as_json or item[1]), limit):
                 if as_json:
                     listed.append(facts)
@@ -52,35 +59,78 @@ def log(settings: Settings, what: str | None, files: bool, limit: int | None, as
             print_json(listed)
 
 
-def _of_artifact(project: Project, name: str, state: State, files: bool) -> Iterator[tuple[dict[str, Any], str]]:
-    for event in events(project.store, project.artifact(name), state):
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """A version's note, and its run where that was asked for; nothing when it is no longer there, as both left with it."""
+
+    note: str = ""
+    run: Run | None = None
+    readable: bool = True
+
+
+def _of_artifact(project: Project, name: str, state: State, files: bool, limit: int | None) -> Iterator[tuple[dict[str, Any], str]]:
+    for event, noted in _with_notes(project, name, state, files, min(_AHEAD, 2 * (limit or _AHEAD))):
         entry = event.entry
         facts: dict[str, Any] = {"artifact": name, "seq": entry.seq, "time": entry.time, "actor": entry.actor, "tool": entry.tool}
         facts |= {"act": act_to_json(entry.act), "refused": event.refusal}
         said = _line(name, event)
         line = f"{moment(entry.time)}  {plain(entry.actor)}  {plain(said)}" if said else ""
-        put = next((op.n for op in entry.act.ops if isinstance(op, PutVersion)), None) if isinstance(entry.act, Commit) else None
-        if put is not None and event.refusal is None:
-            facts["note"], shown = _version(project, name, state, put, files)
-            line += f'  "{plain(facts["note"])}"' if facts["note"] else ""
+        if noted is not None:
+            facts["note"] = noted.note if noted.readable else None
+            line += f'  "{plain(noted.note)}"' if noted.note else "" if noted.readable else "  (note unreadable)"
             if files:
+                shown = [] if noted.run is None else changes(noted.run)
                 listed = [(letter, os.fsdecode(file), bytes_) for letter, file, bytes_ in shown]
                 facts["files"] = [{"change": letter, "path": file, "size": bytes_} for letter, file, bytes_ in listed]
                 line += "".join(f"\n    {letter} {size(bytes_):>9}  {path(file)}" for letter, file, bytes_ in listed)
         yield facts, line
 
 
-def _version(project: Project, name: str, state: State, number: int, files: bool) -> tuple[str, list[tuple[str, bytes, int]]]:
-    """A version's note and what it changed; nothing when it is no longer there, as both left with it."""
+def _with_notes(project: Project, name: str, state: State, files: bool, ahead: int) -> Iterator[tuple[Event, _Noted | None]]:
+    """The events, with what is known of a version where one was made. Versions are read several at once, so many events ahead."""
+    waiting: deque[tuple[Event, Future[_Noted] | None]] = deque()
+    broken: CorruptError | None = None
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        try:
+            found = events(project.store, project.artifact(name), state)
+            while True:
+                try:
+                    event = next(found, None)
+                except CorruptError as error:  # what comes before it is shown first
+                    event, broken = None, error
+                if event is not None:
+                    put = _made(event)
+                    waiting.append((event, None if put is None else pool.submit(_noted, project, name, state, put, files)))
+                while waiting and (event is None or len(waiting) >= ahead):
+                    shown, reading = waiting.popleft()
+                    yield shown, None if reading is None else reading.result()
+                if event is None:
+                    break
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if broken is not None:
+        raise broken
+
+
+def _made(event: Event) -> int | None:
+    """The version that an event made."""
+    act = event.entry.act
+    return next((op.n for op in act.ops if isinstance(op, PutVersion)), None) if isinstance(act, Commit) and not event.refusal else None
+
+
+def _noted(project: Project, name: str, state: State, number: int, files: bool) -> _Noted:
     catalog = project.catalog(name)
 
-    def read(state: State) -> tuple[str, list[tuple[str, bytes, int]]]:
+    def read(state: State) -> _Noted:
         version = state.versions.get(number)
         if version is None:
-            return "", []
-        return catalog.card(version).note, list(changes(catalog.run(version))) if files else []
+            return _Noted()
+        return _Noted(catalog.card(version).note, catalog.run(version) if files else None)
 
-    return project.reading(name, read, state)
+    try:
+        return project.reading(name, read, state)
+    except CorruptError:  # one that is damaged or lost must not hide the others; `verify` tells more
+        return _Noted(readable=False)
 
 
 def _line(name: str, event: Event) -> str:

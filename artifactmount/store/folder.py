@@ -97,10 +97,13 @@ class FolderStore:
                 return False
             except FileNotFoundError:
                 continue  # somebody deleted the last key of this folder, and the folder with it
-            except OSError:
-                # NFS may have lost the answer: two names means that the link was made (link(2), "Bugs").
-                if os.stat(temporary).st_nlink != 2:
+            except OSError as error:
+                if error.errno in _FULL or error.errno in _DENIED:
                     raise
+                # NFS may have lost the answer: two names means that the link was made (link(2), "Bugs"). One name means nothing: the
+                # request may still be on its way.
+                if not _has_two_names(temporary):
+                    raise StoreError(f"{path}: {error.strerror}; it may have been made all the same") from error
             try:
                 self._sync(folder)
             except OSError as error:
@@ -255,6 +258,13 @@ def _write(path: str, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _has_two_names(path: str) -> bool:
+    try:
+        return os.stat(path).st_nlink == 2
+    except OSError:
+        return False
 
 
 def _sync_folder(folder: str) -> None:

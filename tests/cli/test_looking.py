@@ -109,6 +109,23 @@ def test_log_with_files(logged: Program) -> None:
     ]
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["lost", "damaged"])
+def test_log_shows_every_entry_where_the_metadata_of_a_version_is_lost(program: Program, tmp_path: Path, damaged: bool) -> None:
+    """It stopped at the first one, and showed nothing that came before it."""
+    for number in range(3):
+        program.run("snapshot", write(tmp_path / "pets", {b"a": File(b"%d" % number)}), "pets", "--note", f"note {number}")
+    card = Path(program.project) / "artifacts/pets/data/0000000000000002/00000001"
+    content = card.read_bytes()
+    card.unlink()
+    if damaged:
+        card.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    other = program.elsewhere(tmp_path / "elsewhere")
+    lines = other.run("log", "pets").lines
+    assert [line.rpartition("  ")[2] for line in lines] == ['"note 2"', "(note unreadable)", '"note 0"']
+    assert len(other.run("log", "pets", "--files").lines) == 3 + 2
+    assert [entry["note"] for entry in other.run("log", "pets", "--json").json if "note" in entry] == ["note 2", None, "note 0"]
+
+
 def test_log_shows_the_notes_of_versions_that_are_there(program: Program, tmp_path: Path) -> None:
     for number in range(2):
         folder = write(tmp_path / "pets", {b"a": File(b"%d" % number)})

@@ -160,7 +160,7 @@ def trees(draw: st.DrawFn) -> Tree:
     return tree
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(trees(), min_size=3, max_size=3))
 def test_any_three_trees(sequence: list[Tree]) -> None:
     """One after the other in the same staging folder; each version comes back, into nothing and over the one before it."""

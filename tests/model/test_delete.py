@@ -90,7 +90,7 @@ _snapshotter = st.lists(_snapshot, min_size=1, max_size=3)
 _deleter = st.lists(_numbers, min_size=1, max_size=2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data(), st.lists(_snapshot, min_size=2, max_size=6), st.booleans())
 def test_one_after_the_other(data: st.DataObject, jobs: list[tuple[Tree, Options]], small_groups: bool) -> None:
     """What `du` and --dry-run said is what is freed; nothing but live packs is left; the rest reads right on both machines."""
@@ -111,7 +111,7 @@ def test_one_after_the_other(data: st.DataObject, jobs: list[tuple[Tree, Options
         repo.check_quiet()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), _snapshotter, st.tuples(_snapshotter, _snapshotter), st.tuples(_deleter, _deleter), st.booleans())
 def test_at_the_same_time(
     data: st.DataObject, first: list[Job], more: tuple[list[Job], list[Job]], deleters: tuple[list[Job], list[Job]], small: bool
@@ -133,7 +133,7 @@ def test_at_the_same_time(
         assert repo.data_keys() == set(state.packs)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.data(),
     st.lists(_snapshot, min_size=1, max_size=3),

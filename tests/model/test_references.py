@@ -205,7 +205,7 @@ _jobs = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(_jobs, min_size=2, max_size=7))
 def test_one_after_the_other(jobs: list[Job]) -> None:
     with repository(Plain()) as repo:
@@ -216,7 +216,7 @@ def test_one_after_the_other(jobs: list[Job]) -> None:
         play.check()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data(), st.lists(st.lists(_jobs, min_size=1, max_size=2), min_size=2, max_size=3), st.integers(0, 3))
 def test_in_any_order(data: st.DataObject, jobs: list[list[Job]], faults: int) -> None:
     with knobs(small_packs=True, look_always=False), repository(Drawn(data.draw), faults) as repo:

@@ -119,7 +119,7 @@ def knobs(*, small_packs: bool, look_always: bool) -> Iterator[None]:
 
 
 # -- in any order ----------------------------------------------------------------------------------------------------------------------
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_snapshot, min_size=1, max_size=6), st.booleans())
 def test_one_client_after_the_other(jobs: list[SnapshotJob], small_packs: bool) -> None:
     """Two machines take turns: each version reads right on both, and nothing but live packs is left."""
@@ -134,7 +134,7 @@ def test_one_client_after_the_other(jobs: list[SnapshotJob], small_packs: bool) 
         repo.check()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.data(),
     st.lists(st.lists(_snapshot, min_size=1, max_size=3), min_size=2, max_size=3),
@@ -152,7 +152,7 @@ def test_clients_at_the_same_time(data: st.DataObject, jobs: list[list[Job]], sm
         assert repo.data_keys() == set(state.packs)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.data(),
     st.lists(st.lists(st.one_of(_snapshot, _snapshot, st.sampled_from((_CLOSE, _DELETE))), min_size=1, max_size=3), min_size=2, max_size=3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from artifactmount.errors import DeniedError, KeyMissingError, StoreError, StoreFullError
+from artifactmount.errors import DeniedError, KeyMissingError, NotSentError, StoreError, StoreFullError
 from artifactmount.store.folder import FolderStore
 from tests.store.creator import content
 
@@ -220,6 +222,26 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"{tmp_path}/a/b") as caught:
         store.create("a/b", b"")
     assert not isinstance(caught.value, DeniedError | StoreFullError)
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_link_that_fails_without_a_reason_may_have_been_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool) -> None:
+    """As on NFS, where the answer may be lost, and the request still on its way: only two names are a proof, of success."""
+    link = os.link
+
+    def fail(source: str, target: str, **options: Any) -> None:
+        if made:
+            link(source, target, **options)
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")
+
+    store = FolderStore(str(tmp_path))
+    monkeypatch.setattr(os, "link", fail)
+    if made:
+        assert store.create("a/b", b"bytes")
+        return
+    with pytest.raises(StoreError, match="timed out") as caught:
+        store.create("a/b", b"bytes")
+    assert not isinstance(caught.value, NotSentError)
 
 
 def test_the_store_itself_may_be_a_symlink(tmp_path: Path) -> None:

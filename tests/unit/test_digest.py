@@ -57,7 +57,7 @@ def test_digests_are_pinned() -> None:
     assert two.hex() == "9fff462d6956dfc760d0f23a4e401e5bd5e3e604f4dd237734732dd4137f7139"
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.binary(max_size=200), st.integers(0, 3 << 20))
 def test_a_cut_depends_on_no_byte_beyond_the_limit(tail: bytes, length: int) -> None:
     buffer = (NOISE + tail)[: length + len(tail)]

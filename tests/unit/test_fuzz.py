@@ -59,7 +59,7 @@ from tests.unit.hostile import (
     sites,
 )
 
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -80,7 +80,7 @@ def test_arbitrary_bytes(name: str, magic: bytes, rest: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_flipped_bits(name: str, data: st.DataObject) -> None:
     damaged = bytearray(FORMATS[name][0])
@@ -115,7 +115,7 @@ def test_with_something_behind(name: str, more: bytes) -> None:
         again(valid + more)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_field_of_a_run_is_another(data: st.DataObject) -> None:
     """Whole fields, not bits: counts, lengths and modes that are in range and do not fit."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from artifactmount.cache import Cache
+from artifactmount.errors import StoreFullError
 from artifactmount.garbage import collect
 from artifactmount.journal import Journal
 from artifactmount.pack import TableRow
@@ -82,14 +83,22 @@ def test_where_nothing_can_be_written_nothing_is_resumed(tmp_path: Path) -> None
 
 # -- a snapshot ------------------------------------------------------------------------------------------------------------------------
 class InterruptedStore(MemoryStore):
-    """^C comes with the n-th pack, before or after it was stored."""
+    """^C comes with the n-th pack, before or after it was stored; or from then on there is no room, until something is deleted."""
 
     def __init__(self) -> None:
         super().__init__()
         self.interrupt_at, self.after, self.created = -1, False, list[str]()
+        self.full_at, self.full = -1, False
         self._counting = threading.Lock()
 
+    def delete(self, keys: Sequence[str]) -> None:
+        super().delete(keys)
+        self.full = False
+
     def create(self, key: str, data: bytes) -> bool:
+        self.full = self.full or ("/data/" in key and len(self.created) == self.full_at)
+        if self.full:
+            raise StoreFullError("no room")
         if "/data/" not in key:
             return super().create(key, data)
         with self._counting:
@@ -170,4 +179,28 @@ def test_a_closed_session_is_not_gone_on_with(machine: Machine) -> None:
     project = machine.project()
     take(project, str(machine.staging), "animals", Options())
     assert len(machine.store.created) == 8
+    assert data_keys(project) == live_keys(project) and verify(project, None).problems == []
+
+
+def test_a_full_store_gets_its_room_back_where_no_commit_can_be_on_its_way(machine: Machine) -> None:
+    machine.store.full_at = 4
+    with pytest.raises(StoreFullError):
+        take(machine.project(), str(machine.staging), "animals", Options())
+    project = machine.project()
+    assert data_keys(project) == set() and not project.refresh("animals").open
+
+
+def test_a_full_store_keeps_what_an_interrupted_command_may_still_commit(machine: Machine) -> None:
+    """The commit of the first one may be late: what it would name is not deleted before its session is closed."""
+    machine.store.interrupt_at = 5
+    with pytest.raises(KeyboardInterrupt):
+        take(machine.project(), str(machine.staging), "animals", Options())
+    stored = data_keys(machine.project())
+    machine.store.interrupt_at, machine.store.full_at = -1, len(machine.store.created)
+    with pytest.raises(StoreFullError):
+        take(machine.project(), str(machine.staging), "animals", Options())
+    assert data_keys(machine.project()) == stored
+    machine.store.full_at, machine.store.full = -1, False
+    project = machine.project()
+    take(project, str(machine.staging), "animals", Options())
     assert data_keys(project) == live_keys(project) and verify(project, None).problems == []

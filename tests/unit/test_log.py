@@ -215,7 +215,7 @@ def acts(draw: st.DrawFn, state: State) -> Act:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_history(data: st.DataObject) -> None:
     """Both ways of deriving the live packs agree, garbage stays garbage, and a checkpoint is the state."""
     state, garbage = START, set[PackId]()

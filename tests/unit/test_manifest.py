@@ -46,7 +46,7 @@ def naive_digest(tree: Tree, path: bytes = b"") -> bytes:
 
 
 @given(st.lists(trees(), min_size=1, max_size=4), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_split_of_the_chain_gives_the_same_table(versions: list[Tree], data: st.DataObject) -> None:
     states: list[Tree] = [{}, *versions]
     runs = [run_between(old, new) for old, new in pairwise(states)]
@@ -62,7 +62,7 @@ def test_any_split_of_the_chain_gives_the_same_table(versions: list[Tree], data:
 
 
 @given(trees(), trees())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_diff_is_what_differs(old: Tree, new: Tree) -> None:
     a, b = Table(merge(None, [run_between({}, old)])), Table(merge(None, [run_between({}, new)]))
     found = {path_of(key, name): (x, y) for key, name, x, y in diff(a, b)}
@@ -74,7 +74,7 @@ def test_diff_is_what_differs(old: Tree, new: Tree) -> None:
 
 
 @given(trees())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_looking_up(tree: Tree) -> None:
     table = Table(merge(None, [run_between({}, tree)]))
     assert table.lookup(b"") == table.lookup(b"/") == ROOT_ROW

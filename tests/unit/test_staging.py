@@ -35,7 +35,7 @@ from artifactmount.store.memory import MemoryStore
 
 LATER = 10_000_000_000
 NOBODY = 65534
-SECONDS = 30.0
+SECONDS = 120.0  # only ends what would wait for ever
 EMPTY = Table(merge(None, []))
 
 
