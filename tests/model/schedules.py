@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from artifactmount.document import PROJECT_KEY
 from artifactmount.errors import NotFoundError, RefusedError, StoreError
-from artifactmount.project import PROJECT_KEY, Project
+from artifactmount.project import Project
 from artifactmount.rows import Kind
 from artifactmount.sealed import FORMAT, seal
 from artifactmount.snapshot import Options

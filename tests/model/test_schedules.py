@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from artifactmount.project import PROJECT_KEY, Project
+from artifactmount.document import PROJECT_KEY
+from artifactmount.project import Project
 from tests.model.exhaustive import SCENES, search
 from tests.model.reading import read
 from tests.model.repository import NAME
