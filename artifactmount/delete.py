@@ -130,11 +130,14 @@ def _confirm(artifact: Artifact, trash: PackRanges, state: State) -> None:
 
 
 def _confirm_leftovers(artifact: Artifact, session: int | None, state: State) -> Steps[None]:
-    """That nothing which this deletion stored for an attempt that lost its slot is left: copies of what may be dead by now."""
+    """That nothing which this deletion stored for an attempt that lost its slot is left: copies of what may be dead by now.
+
+    What is trash in `state` is not meant: a later commit made it that, and whoever committed is about to take it out.
+    """
     if session is None:
         return
     keys = yield from session_keys(artifact, session)
-    left = [pack for key in keys if (pack := artifact.pack_of(key)) is not None and state.is_garbage(pack)]
+    left = [pack for key in keys if (pack := artifact.pack_of(key)) is not None and state.is_garbage(pack) and pack not in state.trash]
     if left:
         raise StoreError(
             f"{artifact.name}: deleted, but {len(left)} packs of an attempt that was overtaken could not be removed from the store yet; "

@@ -202,7 +202,7 @@ class FolderStore:
         for path in reversed(missing):
             # Not found: the folder above was removed again meanwhile. The caller tries again.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
-                os.mkdir(path)
+                os.mkdir(path, 0o700 if path == self.path else 0o777)  # what is inside is for whoever may enter the store
             if len(path) < len(self.path):
                 with contextlib.suppress(FileNotFoundError):
                     _sync_folder(os.path.dirname(path))

@@ -135,7 +135,6 @@ def test_show_warns_of_a_folder_that_others_may_enter(tmp_path: Path) -> None:
     program = in_folder(tmp_path)
     program.run("init")
     project = Path(program.project)
-    project.chmod(0o700)
     closed = program.run("show")
     assert "\nread by     its owner and root (mode 700)\n" in closed.out and closed.err == ""
     for mode, who in ((0o755, "every user of this machine"), (0o770, "its owner's group")):
