@@ -240,6 +240,17 @@ def read_entries(artifact: Artifact, start: int, stop: int) -> Steps[list[bytes 
     return found
 
 
+def continues(artifact: Artifact, state: State, seq: int, digest: bytes) -> Steps[bool]:
+    """Whether a state's history has this entry. Every one since is read, as only the chain proves it: a store that answers for this one
+    slot from another history than for all others must not be believed."""
+    for start in range(seq, state.seq + 1, _AHEAD):
+        for at, data in enumerate((yield _entries(artifact, range(start, min(start + _AHEAD, state.seq + 1)))), start):
+            if data is None or (entry_digest(data) if at == seq else artifact.decode_entry(data, at).prev) != digest:
+                return False
+            digest = entry_digest(data)
+    return seq <= state.seq and digest == state.digest
+
+
 def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Steps[Appended]:
     """Change the artifact: make an act on the newest state, put it in the next slot, and make it again when the slot was taken.
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 from blake3 import blake3
 
 import artifactmount
-from artifactmount.artifact import STORED_ENTRY_LIMIT, Artifact, Writer, head
+from artifactmount.artifact import Artifact, Writer, continues, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
 from artifactmount.config import base_folder, read_config
@@ -233,8 +233,16 @@ class Project:
             state = drive(self.store, head(self.artifact(name), known, prove=first))
         except ProjectMismatchError as error:
             raise ProjectMismatchError(f"{error}; if that is right, remove {self.pins.path} and {self.cache.path}") from None
-        if pin is not None:
-            self._check_pin(name, state, *pin)
+        # Where this machine saw what its cache knows, the head was read on from there.
+        if (
+            pin is not None
+            and (known is None or pin != (known.seq, known.digest))
+            and not drive(self.store, continues(self.artifact(name), state, *pin))
+        ):
+            raise ProjectMismatchError(
+                f"{self.url}: the history of {name} does not continue what this machine saw (entry {pin[0]}): refused. "
+                f"If that is right, remove {self.pins.path}"
+            )
         self._seen.add(name)
         if known is None or state.seq != known.seq:
             self.remember(name, state)
@@ -292,17 +300,6 @@ class Project:
         if name not in self._catalogs:
             self._catalogs[name] = Catalog(self.store, self.cache, self.artifact(name))
         return self._catalogs[name]
-
-    def _check_pin(self, name: str, state: State, seq: int, digest: bytes) -> None:
-        if state.seq > seq:
-            digest_now = blake3(self.store.get(self.artifact(name).log_key(seq), 0, STORED_ENTRY_LIMIT)).digest()
-        else:
-            digest_now = state.digest if state.seq == seq else b""
-        if digest_now != digest:
-            raise ProjectMismatchError(
-                f"{self.url}: the history of {name} does not continue what this machine saw (entry {seq}): refused. "
-                f"If that is right, remove {self.pins.path}"
-            )
 
     def _state_key(self, name: str) -> bytes:
         return b"state" + blake3(f"{self.store.place} {self.id} {name}".encode()).digest()

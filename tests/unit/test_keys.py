@@ -272,6 +272,24 @@ def test_an_older_head_is_noticed(place: Place) -> None:
             project.refresh("animals")
 
 
+def test_another_history_is_noticed_also_where_the_pinned_entry_is_in_its_place(place: Place) -> None:
+    """The store answers for the one slot that ann has pinned from her history, and for all others from another, which has a checkpoint."""
+    with place.open() as project:
+        place.log(project, 60)
+        common = place.stored()
+        seen = place.log(project, 16).seq
+        slot = project.artifact("animals").log_key(seen)
+    pinned = place.store.get(slot)
+    for key in place.stored().keys() - common.keys():
+        place.store.delete([key])
+    with place.open("bob") as project:
+        assert place.log(project, 140).seq > seen + 64
+    place.put(slot, pinned)
+    (place.folder / "ann/cache").rename(place.folder / "gone")
+    with place.open() as project, pytest.raises(ProjectMismatchError, match=f"entry {seen}"):
+        project.refresh("animals")
+
+
 def test_checkpoints_are_used_by_who_comes_new(place: Place) -> None:
     with place.open() as project:
         state = place.log(project, 70)
