@@ -236,11 +236,24 @@ def stored_slots(store: Store, project_id: str) -> tuple[list[Slot], list[str]]:
     return slots[:SLOT_LIMIT], problems
 
 
+def proven_slots(store: Store, key: ProjectKey) -> tuple[list[tuple[Slot, dict[str, str]]], list[str]]:
+    """The slots that whoever has the project's key made, each with its facts; and what is wrong with the others. Whoever may create keys
+    in the store can put there what looks like a slot: what is not proven opens nothing, so it does not count."""
+    slots, problems = stored_slots(store, key.project_id)
+    proven: list[tuple[Slot, dict[str, str]]] = []
+    for slot in slots:
+        try:
+            proven.append((slot, slot.facts(key)))
+        except CorruptError as error:
+            problems.append(str(error))
+    return proven, problems
+
+
 def add_slot(store: Store, key: ProjectKey, new: NewKey, about: Mapping[str, str]) -> str:
     """Wrap a project's key for one more; returns the slot's id. Raises RefusedError when there are too many, StoreError."""
     if len(about.get("label", "")) > LABEL_LIMIT:
         raise UsageError(f"a label has at most {LABEL_LIMIT} characters")
-    if len(stored_slots(store, key.project_id)[0]) >= SLOT_LIMIT:
+    if len(proven_slots(store, key)[0]) >= SLOT_LIMIT:
         raise RefusedError(f"a project has at most {SLOT_LIMIT} keys; remove one with `artifactmount key remove ID`")
     parameters, secret = new.begin(key.project_id)
     while True:
@@ -249,18 +262,29 @@ def add_slot(store: Store, key: ProjectKey, new: NewKey, about: Mapping[str, str
             return slot.id
 
 
-def remove_slot(store: Store, project_id: str, slot_id: str) -> None:
-    """Delete a slot. Raises NotFoundError; RefusedError for the last one, without which nobody could open the project."""
-    slots, _ = stored_slots(store, project_id)
-    found = next((slot for slot in slots if slot.id == slot_id), None)
+def remove_slot(store: Store, key: ProjectKey, slot_id: str) -> None:
+    """Delete a slot; also one that is damaged or forged. Raises NotFoundError; RefusedError for the last one that opens the project."""
+    proven = {slot.id: slot for slot, _ in proven_slots(store, key)[0]}
+    found = proven.get(slot_id)
     if found is None:
-        raise NotFoundError(f"no key {slot_id}; `artifactmount key list` lists what there is")
-    if len(slots) > 1:
+        if not _ID.fullmatch(slot_id) or not _exists(store, PREFIX + slot_id):
+            raise NotFoundError(f"no key {slot_id}; `artifactmount key list` lists what there is")
         store.delete([PREFIX + slot_id])
-        if stored_slots(store, project_id)[0]:
+        return
+    if len(proven) > 1:
+        store.delete([PREFIX + slot_id])
+        if proven_slots(store, key)[0]:
             return
         drive(store, put(PREFIX + slot_id, found.encode()))  # somebody else removed the other one at the same time
     raise RefusedError(f"{slot_id} is the project's last key: without it nobody could read anything; add another one first")
+
+
+def _exists(store: Store, key: str) -> bool:
+    try:
+        store.get(key, 0, 1)
+    except KeyMissingError:
+        return False
+    return True
 
 
 def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:

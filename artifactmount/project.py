@@ -35,7 +35,7 @@ from artifactmount.errors import (
     UsageError,
 )
 from artifactmount.journal import Journal
-from artifactmount.keys import NO_KEYS, Keyring, NewKey, add_slot, stored_slots, unlock
+from artifactmount.keys import NO_KEYS, Keyring, NewKey, add_slot, proven_slots, unlock
 from artifactmount.keys import PREFIX as KEYS_PREFIX
 from artifactmount.log import decode_checkpoint, encode_checkpoint
 from artifactmount.mountpoint import check_apart, within
@@ -177,15 +177,7 @@ class Project:
 
     def key_problems(self) -> list[str]:
         """What is wrong with the key slots: a line each."""
-        if self.key is None:
-            return []
-        slots, problems = stored_slots(self.store, self.id)
-        for slot in slots:
-            try:
-                slot.facts(self.key)
-            except CorruptError as error:
-                problems.append(str(error))
-        return problems
+        return [] if self.key is None else proven_slots(self.store, self.key)[1]
 
     def artifact(self, name: str) -> Artifact:
         """The artifact of that name, whether it exists or not. Raises UsageError for a bad name."""

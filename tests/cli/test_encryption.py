@@ -12,6 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from artifactmount.keys import Slot
 from tests.cli.program import Program
 from tests.store.servers import Server
 
@@ -250,3 +251,15 @@ def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
     client.close()
     program.environment |= {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     assert "KMS cannot be reached" in program.run("ls", code=5).err
+
+
+def test_key_list_shows_the_good_ones_and_a_line_for_each_other(program: Program) -> None:
+    key = program.home / "my.key"
+    program.environment["ARTIFACTMOUNT_KEY_FILE"] = str(key)
+    project = program.run("init", "--encrypt", "--key-file", key, "--json").json["id"]
+    forged = Slot("f" * 16, "file", bytes(32), {}, b"x" * 48, b"y" * 90, project)
+    (Path(program.project) / "keys" / forged.id).write_bytes(forged.encode())
+    listed = program.run("key", "list")
+    assert len(listed.lines) == 1 and forged.id not in listed.out and f"key slot {forged.id}" in listed.err
+    program.run("key", "remove", forged.id)
+    assert program.run("key", "list").err == ""

@@ -16,7 +16,19 @@ from artifactmount.artifact import append, checkpoint_before
 from artifactmount.cache import Cache
 from artifactmount.document import PROJECT_KEY
 from artifactmount.errors import ArtifactError, CorruptError, LockedError, NotFoundError, ProjectMismatchError, RefusedError
-from artifactmount.keys import PREFIX, SLOT_LIMIT, KeyFile, Keyring, NewKey, Passphrase, Slot, add_slot, remove_slot, stored_slots
+from artifactmount.keys import (
+    PREFIX,
+    SLOT_LIMIT,
+    KeyFile,
+    Keyring,
+    NewKey,
+    Passphrase,
+    Slot,
+    add_slot,
+    proven_slots,
+    remove_slot,
+    stored_slots,
+)
 from artifactmount.project import Project
 from artifactmount.sealed import seal
 from artifactmount.state import State
@@ -130,16 +142,32 @@ def test_the_last_key_stays(place: Place, tmp_path: Path) -> None:
         assert project.key is not None
         (first,) = stored_slots(place.store, project.id)[0]
         with pytest.raises(RefusedError, match="last key"):
-            remove_slot(place.store, project.id, first.id)
+            remove_slot(place.store, project.key, first.id)
         second = add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
         with pytest.raises(NotFoundError):
-            remove_slot(place.store, project.id, "0" * 16)
-        remove_slot(place.store, project.id, first.id)
+            remove_slot(place.store, project.key, "0" * 16)
+        remove_slot(place.store, project.key, first.id)
         assert [slot.id for slot in stored_slots(place.store, project.id)[0]] == [second]
     with pytest.raises(LockedError), place.open():
         pass
     with place.open(keyring=Keyring((str(tmp_path / "second.key"),))):
         pass
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_forged_slot_counts_as_no_key(place: Place, damaged: bool) -> None:
+    """Whoever may create keys in the store, and has none of the project's, must not get the last real one removed."""
+    with place.open() as project:
+        assert project.key is not None
+        (real,) = stored_slots(place.store, project.id)[0]
+        forged = Slot("f" * 16, "file", bytes(32), {}, b"x" * 48, b"y" * 90, project.id)
+        place.put(PREFIX + forged.id, forged.encode()[:-5] if damaged else forged.encode())
+        proven, problems = proven_slots(place.store, project.key)
+        assert [slot.id for slot, _ in proven] == [real.id] and len(problems) == 1 and forged.id in problems[0]
+        with pytest.raises(RefusedError, match="last key"):
+            remove_slot(place.store, project.key, real.id)
+        remove_slot(place.store, project.key, forged.id)
+        assert place.stored().keys() == {PREFIX + real.id, PROJECT_KEY}
 
 
 def test_two_who_remove_each_others_last_key_both_keep_one(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +178,7 @@ def test_two_who_remove_each_others_last_key_both_keep_one(place: Place, tmp_pat
         delete = place.store.delete
         monkeypatch.setattr(place.store, "delete", lambda keys: delete([*keys, PREFIX + second]))  # somebody at the same moment
         with pytest.raises(RefusedError, match="last key"):
-            remove_slot(place.store, project.id, first.id)
+            remove_slot(place.store, project.key, first.id)
         assert [slot.id for slot in stored_slots(place.store, project.id)[0]] == [first.id]
 
 
