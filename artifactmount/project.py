@@ -138,13 +138,13 @@ class Project:
             self._made_with = ProjectKey(os.urandom(KEY_LENGTH), identity)
             slot = add_slot(self.store, self._made_with, protect, self.about(label))
         document = make_document(identity, self._made_with)
-        self.created = self.store.create(PROJECT_KEY, document)
-        if self.created:
-            return document
-        if slot:
+        found = document if self.store.create(PROJECT_KEY, document) else self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)
+        self.created = found == document  # also where it is answered as existing: what lies between may have sent the request twice
+        if not self.created:
             self._made_with = None
-            self.store.delete([KEYS_PREFIX + slot])
-        return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)
+            if slot and read_document(found).id != identity:
+                self.store.delete([KEYS_PREFIX + slot])
+        return found
 
     def about(self, label: str) -> dict[str, str]:
         """What is remembered of a key slot that is made now."""

@@ -352,3 +352,17 @@ def test_two_who_make_the_same_project_at_once_make_one(tmp_path: Path) -> None:
     with place.open("ann", protect=place.file) as project:
         assert not project.created and project.key is not None
         assert len([key for key in place.stored() if key.startswith(PREFIX)]) == 1
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_project_whose_creation_is_answered_as_existing_is_ours(tmp_path: Path, encrypted: bool) -> None:
+    """What lies between may send the request twice, and pass on the second answer: the project is there, and so must its only slot be."""
+    place = Place(tmp_path)
+    create = place.store.create
+    place.store.create = lambda key, data: create(key, data) and key != PROJECT_KEY  # type: ignore[method-assign]
+    with closing(Cache(str(tmp_path / "c"))) as cache:
+        project = Project(place.store, cache, str(tmp_path / "s"), create=True, protect=place.file if encrypted else None)
+        assert project.created and (project.key is not None) == encrypted
+    if encrypted:
+        with place.open("bob") as project:
+            assert project.key_problems() == []
