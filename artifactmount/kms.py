@@ -1,18 +1,23 @@
 """AWS KMS: 32 bytes encrypted and decrypted by a key that never leaves it. Knows no slots and no stores.
 
-Credentials and endpoint are those of the AWS library, by its own variables and profiles.
+Credentials are those of the AWS library, by its own variables and profiles; so is the endpoint, where it is one for KMS. One for every
+service (AWS_ENDPOINT_URL) is that of the bucket's provider, who must not be sent what the slot's ciphertext hides from him.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from artifactmount.errors import DeniedError, LockedError, NotFoundError, StoreError, UnreachableError
+from artifactmount.errors import DeniedError, LockedError, NotFoundError, StoreError, UnreachableError, UsageError
+from artifactmount.store.s3 import check_transport
 
 _CONTEXT = "artifactmount-project"
 _DENIED = {"AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"}
 _STRANGE = {"InvalidCiphertextException", "IncorrectKeyException", "InvalidKeyUsageException", "ValidationException"}
 _AWAY = {"DisabledException", "KMSInvalidStateException", "KeyUnavailableException"}
+#: Seconds, and attempts: a store may name 64 keys, in regions of its choice.
+_CONNECT, _READ, _ATTEMPTS = 5, 10, 2
 
 
 def encrypt(key_id: str, secret: bytes, project_id: str) -> tuple[str, bytes]:
@@ -27,14 +32,41 @@ def decrypt(key_arn: str, ciphertext: bytes, project_id: str) -> bytes:
     return bytes(answer["Plaintext"])
 
 
-def _call(action: str, key_id: str, **arguments: Any) -> dict[str, Any]:
-    import boto3
-    from botocore import exceptions
+def connect(key_id: str) -> Any:
+    """The AWS library's client for a key; asks nothing. Raises UsageError for an endpoint that secrets may not be sent to."""
+    from botocore.config import Config
+    from botocore.session import get_session
 
     parts = key_id.split(":")
     region = parts[3] if len(parts) == 6 and parts[0] == "arn" else None
+    config = Config(  # type: ignore[call-arg] # the stubs do not know the last one
+        connect_timeout=_CONNECT,
+        read_timeout=_READ,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        ignore_configured_endpoint_urls=True,
+    )
+    session = get_session()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_KMS") or _endpoint_of_profile(session)
     try:
-        client: Any = boto3.client("kms", region_name=region)
+        client = session.create_client("kms", region_name=region, endpoint_url=endpoint, config=config)
+    except ValueError as error:
+        raise UsageError(f"cannot use KMS: {error}") from None
+    check_transport(client.meta.endpoint_url)
+    return client
+
+
+def _endpoint_of_profile(session: Any) -> str | None:
+    """What the profile says of KMS in its `services`; its endpoint for everything counts as little as the variable does."""
+    services = session.full_config.get("services", {}).get(session.get_scoped_config().get("services"), {})
+    found = services.get("kms", {})
+    return found.get("endpoint_url") if isinstance(found, dict) else None
+
+
+def _call(action: str, key_id: str, **arguments: Any) -> dict[str, Any]:
+    from botocore import exceptions
+
+    try:
+        client = connect(key_id)
         try:
             answer: dict[str, Any] = getattr(client, action)(KeyId=key_id, **arguments)
         finally:
