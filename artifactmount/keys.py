@@ -105,7 +105,7 @@ class KeyFile:
 
 @dataclass(frozen=True, slots=True)
 class KmsKey:
-    """A key in AWS KMS, by its id, ARN or alias. Empty: whichever a slot names."""
+    """A key in AWS KMS, by its ARN or id (a new slot's also by an alias). Empty: whichever a slot names."""
 
     key_id: str = ""
 
@@ -119,12 +119,15 @@ class KmsKey:
 
     def secret(self, parameters: Mapping[str, Any], project_id: str) -> bytes:
         """See Passphrase. Raises LockedError, DeniedError and others, as KMS answers."""
-        if parameters.keys() != {"key", "ciphertext"} or not isinstance(parameters["key"], str):
+        arn = parameters.get("key")
+        found = kms.ARN.fullmatch(arn) if isinstance(arn, str) and parameters.keys() == {"key", "ciphertext"} else None
+        if found is None:
             raise CorruptError("a key slot of KMS with other parameters")
-        arn: str = parameters["key"]
-        if self.key_id and self.key_id not in (arn, arn.rpartition("/")[2]):
+        if "alias/" in self.key_id:
+            raise UsageError(f"{self.key_id} may lead to any key: name the KMS key by its ARN (or id)")
+        if self.key_id not in ("", found[0], found[1]):
             raise CorruptError("a key slot of another KMS key")
-        return kms.decrypt(arn, _hexadecimal(parameters["ciphertext"]), project_id)
+        return kms.decrypt(found[0], _hexadecimal(parameters["ciphertext"]), project_id)
 
 
 NewKey = Passphrase | KeyFile | KmsKey

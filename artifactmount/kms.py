@@ -7,11 +7,14 @@ service (AWS_ENDPOINT_URL) is that of the bucket's provider, who must not be sen
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from artifactmount.errors import DeniedError, LockedError, NotFoundError, StoreError, UnreachableError, UsageError
 from artifactmount.store.s3 import check_transport
 
+#: Of a key itself: an alias leads to whichever key its owner likes, also to another's.
+ARN = re.compile(r"arn:[a-z0-9-]+:kms:[a-z0-9-]+:[0-9]{12}:key/([A-Za-z0-9-]+)")
 _CONTEXT = "artifactmount-project"
 _DENIED = {"AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"}
 _STRANGE = {"InvalidCiphertextException", "IncorrectKeyException", "InvalidKeyUsageException", "ValidationException"}
@@ -29,7 +32,15 @@ def encrypt(key_id: str, secret: bytes, project_id: str) -> tuple[str, bytes]:
 def decrypt(key_arn: str, ciphertext: bytes, project_id: str) -> bytes:
     """What `encrypt` was given. Raises LockedError when it was not for this key and project; and as `encrypt` does."""
     answer = _call("decrypt", key_arn, CiphertextBlob=ciphertext, EncryptionContext={_CONTEXT: project_id})
+    if answer["KeyId"] != key_arn:
+        raise LockedError(f"KMS used the key {answer['KeyId']}, not {key_arn}")
     return bytes(answer["Plaintext"])
+
+
+def arn_of(key_id: str) -> str:
+    """The ARN of a key by its id or alias: a zero is encrypted with it, which takes no right that a new slot does not take.
+    Raises as `encrypt` does."""
+    return key_id if ARN.fullmatch(key_id) else encrypt(key_id, bytes(1), "none")[0]
 
 
 def connect(key_id: str) -> Any:

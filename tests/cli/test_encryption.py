@@ -248,6 +248,16 @@ def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = first.rpartition("/")[2]
     (listed,) = program.run("key", "list", "--json").json
     assert listed["kind"] == "kms"
+    client.create_alias(AliasName="alias/first", TargetKeyId=first)
+    client.create_alias(AliasName="alias/second", TargetKeyId=second)
+    assert "already" in program.run("init", "--encrypt", "--kms-key-id", "alias/first").out
+    victim = program.elsewhere(program.home / "victim")  # who makes a project where an enemy has put his is not to use the enemy's
+    victim.quick = True
+    assert "does not open it" in victim.run("init", "--encrypt", "--kms-key-id", "alias/second", code=5).err
+    assert not list((victim.home / "home/state").rglob("project"))
+    program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = "alias/first"
+    assert "by its ARN" in program.run("ls", code=2).err
+    program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = first
     assert "KMS" in program.run("key", "add", "--kms-key-id", "nonsense", code=3).err
     client.close()
     program.environment["AWS_ENDPOINT_URL_KMS"] = "http://127.0.0.1:9"

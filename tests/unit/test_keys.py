@@ -21,6 +21,7 @@ from artifactmount.keys import (
     SLOT_LIMIT,
     KeyFile,
     Keyring,
+    KmsKey,
     NewKey,
     Passphrase,
     Slot,
@@ -257,6 +258,22 @@ def test_a_store_cannot_choose_what_a_passphrase_costs(place: Place) -> None:
         place.put(PREFIX + slot_id, costly.encode())
         with pytest.raises(LockedError), place.open("bob", keyring=Keyring(passphrase=QUICK.text)):
             pass
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:kms:us-east-1:666666666666:alias/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "arn:aws:kms:us-east-1:666666666666:key/other/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "alias/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "1234abcd-12ab-34cd-56ef-1234567890ab",
+    ],
+)
+@pytest.mark.parametrize("key_id", ["1234abcd-12ab-34cd-56ef-1234567890ab", ""])
+def test_what_a_slot_calls_a_kms_key_is_a_key_itself(arn: str, key_id: str) -> None:
+    """An enemy's alias may be called like somebody's key. KMS is not even asked."""
+    with pytest.raises(CorruptError):
+        KmsKey(key_id).secret({"key": arn, "ciphertext": "00"}, "0" * 32)
 
 
 def test_a_plain_project_in_its_place_is_refused(place: Place) -> None:

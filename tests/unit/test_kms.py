@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from artifactmount import kms
-from artifactmount.errors import UsageError
+from artifactmount.errors import LockedError, UsageError
 
 _ARN = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 _AWS = "https://kms.eu-west-1.amazonaws.com"
@@ -61,3 +67,40 @@ def test_kms_is_not_waited_for_long() -> None:
     config = client.meta.config
     client.close()
     assert config.connect_timeout + config.read_timeout <= 15 and config.retries["total_max_attempts"] <= 2
+
+
+@contextmanager
+def kms_that_answers(fields: dict[str, str]) -> Iterator[str]:
+    """The endpoint of a KMS that answers everything alike."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps(fields).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """See BaseHTTPRequestHandler."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_key_that_was_used_is_the_one_that_was_named(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AWS_ACCESS_KEY_ID", "tester")
+    environment.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
+    environment.setenv("NO_PROXY", "127.0.0.1")
+    with kms_that_answers({"KeyId": _ARN, "Plaintext": base64.b64encode(bytes(32)).decode()}) as at:
+        environment.setenv("AWS_ENDPOINT_URL_KMS", at)
+        assert kms.decrypt(_ARN, b"c", "0" * 32) == bytes(32)
+        with pytest.raises(LockedError, match="KMS used the key"):
+            kms.decrypt(_ARN.replace("111122223333", "666666666666"), b"c", "0" * 32)
