@@ -103,6 +103,8 @@ class Project:
                     f"{self.url} is not encrypted, but a key was given: refused, as everything would be stored readable; "
                     "if that is right, leave the key out"
                 )
+            if keyring.given:
+                _log.warning("%s is not encrypted; the key in the config file is for another project", self.url)
             return None
         key = self._made_with or unlock(self.store, identity.id, keyring)
         if not hmac.compare_digest(key.mac(identity.proven), identity.mac):
@@ -319,6 +321,12 @@ def open_store(url: str) -> Store:
     if "://" in path:
         raise UsageError(f"cannot open {url!r}: a project is s3://bucket/prefix or a folder")
     return FolderStore(os.path.abspath(os.path.expanduser(path)))
+
+
+def same_place(url: str, other: str) -> bool:
+    """Whether two URLs lead to one place, however they are spelled. Asks no store. Raises UsageError."""
+    first, second = (open_store(each).place for each in (url, other))
+    return first == second or (os.path.isabs(first) and os.path.realpath(first) == os.path.realpath(second))
 
 
 def default_url(environment: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from artifactmount.keys import Slot
+from artifactmount.keys import KeyFile, Slot
 from tests.cli.program import Program
 from tests.store.servers import Server
 
@@ -173,20 +173,38 @@ def test_the_first_snapshot_with_a_key_makes_no_plain_project(program: Program) 
 
 
 def test_the_key_file_of_the_config_file(program: Program) -> None:
-    """It is meant for the project named there; another one may be plain."""
-    key = program.home / "my.key"
+    """It is meant for the project named there, or for all where none is; another one may be plain, and that is said."""
+    key, other = program.home / "my.key", str(program.home / "plain")
     program.run("init", "--encrypt", "--key-file", key)
-    config = program.home / "home/config/artifactmount/config.toml"
-    config.parent.mkdir(parents=True)
-    config.touch(0o600)
-    config.write_text(f"project = {json.dumps(program.project)}\nkey-file = {json.dumps(str(key))}\n")
+    program.run("--project", other, "init")
+    configure(program, project=program.project, key_file=str(key))
+    program.quick = False  # where warnings go is settled once in a process
+    assert program.run("--project", other, "ls").err.endswith("plain is not encrypted; the key in the config file is for another project\n")
+    program.quick = True
     del program.environment["ARTIFACTMOUNT_PROJECT"]
     assert program.run("key", "list").out
-    other = str(program.home / "plain")
-    program.run("--project", other, "init")
-    assert program.run("--project", other, "ls").out == ""
-    config.write_text(f"project = {json.dumps(other)}\nkey-file = {json.dumps(str(key))}\n")
-    assert "not encrypted" in program.run("ls", code=4).err
+    configure(program, key_file=str(key))
+    assert program.run("--project", program.project, "key", "list").out
+    assert "not encrypted" in program.run("--project", other, "ls", code=4).err
+
+
+@pytest.mark.parametrize("spelled", ["{}", "{}/", "file://{}", "{}/../plain", "{}-link"])
+def test_the_project_of_the_config_file_is_the_same_however_it_is_spelled(program: Program, spelled: str) -> None:
+    """Who puts a plain project in its place is sent nothing."""
+    plain = program.home / "plain"
+    program.run("--project", str(plain), "init")
+    (program.home / "plain-link").symlink_to(plain)
+    KeyFile(str(program.home / "my.key")).begin("")
+    configure(program, project=spelled.format(plain), key_file=str(program.home / "my.key"))
+    assert "not encrypted" in program.run("--project", str(plain), "snapshot", staging(program), "animals", code=4).err
+
+
+def configure(program: Program, **fields: str) -> None:
+    """Write the user's config file."""
+    config = program.home / "home/config/artifactmount/config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.touch(0o600)
+    config.write_text("".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in fields.items()))
 
 
 def test_a_passphrase_is_asked_for_on_a_terminal(program: Program) -> None:
