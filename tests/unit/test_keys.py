@@ -383,3 +383,18 @@ def test_a_project_whose_creation_is_answered_as_existing_is_ours(tmp_path: Path
     if encrypted:
         with place.open("bob") as project:
             assert project.key_problems() == []
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_pin_that_cannot_be_read_is_a_warning_and_the_project_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encrypted: bool
+) -> None:
+    place = Place(tmp_path)
+    with closing(Cache(str(tmp_path / "c"))) as cache:
+        made = Project(place.store, cache, str(tmp_path / "s"), create=True, protect=place.file if encrypted else None)
+        pin = Path(made.pins.path) / "project"
+        pin.unlink()
+        pin.mkdir()
+        project = Project(place.store, cache, str(tmp_path / "s"), keyring=place.keyring if encrypted else Keyring())
+        assert (project.key is not None) == encrypted and project.refresh("animals").seq == -1
+    assert [record.getMessage().split(" in ")[0] for record in caplog.records] == ["what was seen of the project cannot be remembered"]
