@@ -22,6 +22,7 @@ from artifactmount.errors import (
     CorruptError,
     KeyMissingError,
     LockedError,
+    NeedsNewerError,
     NotFoundError,
     RefusedError,
     StoreError,
@@ -29,12 +30,13 @@ from artifactmount.errors import (
 )
 from artifactmount.private import read_file
 from artifactmount.sealed import FORMAT, canonical, seal, unseal
-from artifactmount.steps import drive
+from artifactmount.steps import GetMany, drive, perform
 from artifactmount.store import Store
 
 PREFIX = "keys/"
 SLOT_LIMIT = 64
-"""Slots that a project has at most: each that a store makes up costs who tries a passphrase on it 0.4 s."""
+"""Slots that a project has at most, and that a passphrase is tried on: each that a store makes up costs 0.4 s."""
+_READ, _LISTED = 4 * SLOT_LIMIT, 1000
 _SLOT_BYTES = 1 << 14
 _SALT_LENGTH = 32
 _SLOT_CONTEXT = "artifactmount v1 key slot"
@@ -219,27 +221,30 @@ NO_KEYS = Keyring()
 
 
 # -- slots in a store ------------------------------------------------------------------------------------------------------------------
-def stored_slots(store: Store, project_id: str) -> tuple[list[Slot], list[str]]:
-    """The slots of a project, and what is wrong with those that cannot be read. What an `init` that failed left behind is neither."""
+def stored_slots(store: Store, project_id: str) -> tuple[list[Slot], list[ArtifactError]]:
+    """The slots of a project, and what is wrong with those that cannot be read. What an `init` that failed left behind is neither.
+    Raises StoreError where the store does not answer: that says nothing of the slots."""
+    listed = [item.key for item in store.list_keys(PREFIX, limit=_LISTED)]
+    keys = [key for key in listed if _ID.fullmatch(key.removeprefix(PREFIX))]
     slots: list[Slot] = []
-    problems: list[str] = []
-    for item in store.list_keys(PREFIX, limit=4 * SLOT_LIMIT):
-        slot_id = item.key.removeprefix(PREFIX)
-        try:
-            if not _ID.fullmatch(slot_id):
-                raise CorruptError(f"{item.key} is no key slot")
-            slot = Slot.decode(store.get(item.key, 0, _SLOT_BYTES + 1), slot_id)
-        except KeyMissingError:
+    problems: list[ArtifactError] = [CorruptError(f"{key} is no key slot") for key in listed if key not in keys]
+    if len(listed) == _LISTED or len(keys) > _READ:
+        problems.append(CorruptError(f"there is more below {PREFIX} than the {_READ} slots that are read"))
+    keys = keys[:_READ]
+    for key, data in zip(keys, perform(store, GetMany(tuple(keys), _SLOT_BYTES + 1)) if keys else (), strict=True):
+        if data is None:
             continue  # removed a moment ago
-        except ArtifactError as error:
-            problems.append(str(error))
+        try:
+            slot = Slot.decode(data, key.removeprefix(PREFIX))
+        except (CorruptError, NeedsNewerError) as error:
+            problems.append(error)
             continue
         if slot.project_id == project_id:
             slots.append(slot)
-    return slots[:SLOT_LIMIT], problems
+    return slots, problems
 
 
-def proven_slots(store: Store, key: ProjectKey) -> tuple[list[tuple[Slot, dict[str, str]]], list[str]]:
+def proven_slots(store: Store, key: ProjectKey) -> tuple[list[tuple[Slot, dict[str, str]]], list[ArtifactError]]:
     """The slots that whoever has the project's key made, each with its facts; and what is wrong with the others. Whoever may create keys
     in the store can put there what looks like a slot: what is not proven opens nothing, so it does not count."""
     slots, problems = stored_slots(store, key.project_id)
@@ -248,7 +253,7 @@ def proven_slots(store: Store, key: ProjectKey) -> tuple[list[tuple[Slot, dict[s
         try:
             proven.append((slot, slot.facts(key)))
         except CorruptError as error:
-            problems.append(str(error))
+            problems.append(error)
     return proven, problems
 
 
@@ -293,15 +298,17 @@ def _exists(store: Store, key: str) -> bool:
 def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
     """The key of a project, from any of its slots that a key of the user's opens.
 
-    Raises LockedError when none does, or there is none; CorruptError when a damaged slot may be the one.
+    Raises LockedError when none does, or there is none; CorruptError and NeedsNewerError when a slot that cannot be read may be the one.
     """
     slots, problems = stored_slots(store, project_id)
     tried, failure = False, None
     for candidate in keyring.candidates({slot.kind for slot in slots}):
         tried = True
-        for slot in slots:
-            if slot.kind != candidate.kind:
-                continue
+        fitting = [slot for slot in slots if slot.kind == candidate.kind]
+        if candidate.kind != "file" and len(fitting) > SLOT_LIMIT:  # a file costs nothing
+            problems.append(CorruptError(f"{len(fitting) - SLOT_LIMIT} of the kind {candidate.kind} were not tried"))
+            del fitting[SLOT_LIMIT:]
+        for slot in fitting:
             try:
                 return ProjectKey(slot.unwrap(candidate.secret(slot.parameters, project_id)), project_id)
             except CorruptError:
@@ -313,7 +320,8 @@ def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
     if failure is not None:
         raise failure
     if problems:
-        raise CorruptError(f"{store.url} is encrypted, no key opens it, and key slots are damaged: {problems[0]}")
+        newer = next((error for error in problems if isinstance(error, NeedsNewerError)), None)
+        raise newer or CorruptError(f"{store.url} is encrypted, no key opens it, and key slots are damaged or too many: {problems[0]}")
     if not slots:
         raise CorruptError(f"{store.url} is encrypted, and every key slot ({PREFIX}) is missing from the store")
     if tried or keyring.given:

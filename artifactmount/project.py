@@ -181,7 +181,7 @@ class Project:
 
     def key_problems(self) -> list[str]:
         """What is wrong with the key slots: a line each."""
-        return [] if self.key is None else proven_slots(self.store, self.key)[1]
+        return [] if self.key is None else [str(error) for error in proven_slots(self.store, self.key)[1]]
 
     def artifact(self, name: str) -> Artifact:
         """The artifact of that name, whether it exists or not. Raises UsageError for a bad name."""

@@ -101,7 +101,7 @@ def list_(settings: Settings, as_json: bool) -> None:
     with settings.open() as project:
         proven, problems = proven_slots(project.store, _key_of(project))
         for problem in problems:
-            print(f"artifactmount: {plain(problem)}", file=sys.stderr)
+            print(f"artifactmount: {plain(str(problem))}", file=sys.stderr)
         listed = sorted((facts for _, facts in proven), key=lambda facts: (facts["created"], facts["id"]))
         if as_json:
             print_json(listed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -15,7 +16,17 @@ from artifactmount.acts import Act, Open
 from artifactmount.artifact import append, checkpoint_before
 from artifactmount.cache import Cache
 from artifactmount.document import PROJECT_KEY
-from artifactmount.errors import ArtifactError, CorruptError, LockedError, NotFoundError, ProjectMismatchError, RefusedError
+from artifactmount.errors import (
+    ArtifactError,
+    CorruptError,
+    DeniedError,
+    LockedError,
+    NeedsNewerError,
+    NotFoundError,
+    ProjectMismatchError,
+    RefusedError,
+    UnreachableError,
+)
 from artifactmount.keys import (
     PREFIX,
     SLOT_LIMIT,
@@ -164,7 +175,7 @@ def test_a_forged_slot_counts_as_no_key(place: Place, damaged: bool) -> None:
         forged = Slot("f" * 16, "file", bytes(32), {}, b"x" * 48, b"y" * 90, project.id)
         place.put(PREFIX + forged.id, forged.encode()[:-5] if damaged else forged.encode())
         proven, problems = proven_slots(place.store, project.key)
-        assert [slot.id for slot, _ in proven] == [real.id] and len(problems) == 1 and forged.id in problems[0]
+        assert [slot.id for slot, _ in proven] == [real.id] and len(problems) == 1 and forged.id in str(problems[0])
         with pytest.raises(RefusedError, match="last key"):
             remove_slot(place.store, project.key, real.id)
         remove_slot(place.store, project.key, forged.id)
@@ -218,6 +229,51 @@ def test_every_flipped_bit_of_a_key_slot_is_noticed(place: Place) -> None:
             place.put(PREFIX + slot.id, damaged)
             assert project.key_problems()
     with pytest.raises(CorruptError, match="damaged"), place.open():
+        pass
+
+
+@pytest.mark.parametrize("failure", [UnreachableError("away"), DeniedError("denied")])
+def test_a_store_that_does_not_answer_is_not_called_corrupt(place: Place, monkeypatch: pytest.MonkeyPatch, failure: ArtifactError) -> None:
+    get = place.store.get
+
+    def fails(key: str, start: int = 0, stop: int | None = None) -> bytes:
+        if key.startswith(PREFIX):
+            raise failure
+        return get(key, start, stop)
+
+    monkeypatch.setattr(place.store, "get", fails)
+    with pytest.raises(type(failure)), place.open():
+        pass
+
+
+def test_a_slot_of_a_newer_format_asks_for_a_newer_program(place: Place, tmp_path: Path) -> None:
+    with place.open() as project:
+        assert project.key is not None
+        (slot,) = stored_slots(place.store, project.id)[0]
+        fields = {name: value for name, value in json.loads(slot.encode()).items() if name != "check"}
+        place.put(PREFIX + slot.id, seal({**fields, "format": 2}))
+        with pytest.raises(NeedsNewerError, match="newer artifactmount"), place.open():
+            pass
+        add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
+    with place.open(keyring=Keyring((str(tmp_path / "second.key"),))):  # it is nothing to who has another key
+        pass
+
+
+def test_slots_are_read_side_by_side(place: Place, tmp_path: Path) -> None:
+    """Else every command over a project of 64 keys waits for 64 requests before its own."""
+    with place.open() as project:
+        assert project.key is not None
+        for _ in range(3):
+            add_slot(place.store, project.key, place.file, project.about(""))
+    get, all_at_once = place.store.get, threading.Barrier(4)
+
+    def waits(key: str, start: int = 0, stop: int | None = None) -> bytes:
+        if key.startswith(PREFIX):
+            all_at_once.wait(30)
+        return get(key, start, stop)
+
+    place.store.get = waits  # type: ignore[method-assign]
+    with place.open():
         pass
 
 
