@@ -229,7 +229,7 @@ def stored_slots(store: Store, project_id: str) -> tuple[list[Slot], list[Artifa
     slots: list[Slot] = []
     problems: list[ArtifactError] = [CorruptError(f"{key} is no key slot") for key in listed if key not in keys]
     if len(listed) == _LISTED or len(keys) > _READ:
-        problems.append(CorruptError(f"there is more below {PREFIX} than the {_READ} slots that are read"))
+        problems.insert(0, CorruptError(f"there is more below {PREFIX} than the {_READ} slots that are read"))
     keys = keys[:_READ]
     for key, data in zip(keys, perform(store, GetMany(tuple(keys), _SLOT_BYTES + 1)) if keys else (), strict=True):
         if data is None:
@@ -306,7 +306,7 @@ def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
         tried = True
         fitting = [slot for slot in slots if slot.kind == candidate.kind]
         if candidate.kind != "file" and len(fitting) > SLOT_LIMIT:  # a file costs nothing
-            problems.append(CorruptError(f"{len(fitting) - SLOT_LIMIT} of the kind {candidate.kind} were not tried"))
+            problems.insert(0, CorruptError(f"{len(fitting) - SLOT_LIMIT} of the kind {candidate.kind} were not tried"))
             del fitting[SLOT_LIMIT:]
         for slot in fitting:
             try:

@@ -302,6 +302,38 @@ def test_every_field_of_project_json_is_proven_by_the_key(place: Place) -> None:
             pass
 
 
+def _forge(place: Place, kind: str, count: int) -> None:
+    """Slots that nobody has a key for, and that come before every real one."""
+    with place.open() as project:
+        for number in range(count):
+            forged = Slot(f"{number:016x}", kind, bytes(32), {}, b"x" * 48, b"y" * 90, project.id)
+            assert place.store.create(PREFIX + forged.id, forged.encode())
+
+
+def test_forged_slots_do_not_keep_a_key_file_out(place: Place, tmp_path: Path) -> None:
+    """Nor do they keep another key from being added."""
+    _forge(place, "file", SLOT_LIMIT)
+    with place.open() as project:
+        assert project.key is not None
+        add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
+    with place.open("bob", keyring=Keyring((str(tmp_path / "second.key"),))):
+        pass
+
+
+def test_what_is_not_tried_is_said(place: Place, tmp_path: Path) -> None:
+    """Whoever has the right key is not told that it does not open the project."""
+    _forge(place, "passphrase", SLOT_LIMIT + 3)
+    with pytest.raises(CorruptError, match="3 of the kind passphrase were not tried"), place.open("bob", keyring=Keyring(passphrase="x")):
+        pass
+    wrong = str(tmp_path / "wrong.key")
+    KeyFile(wrong).begin("")
+    for number in range(1000):
+        place.store.create(f"{PREFIX}0-{number}", b"")
+    with pytest.raises(CorruptError) as caught, place.open("bob", keyring=Keyring((wrong,))):
+        pass
+    assert "more below keys/ than" in str(caught.value)
+
+
 def test_a_store_cannot_choose_what_a_passphrase_costs(place: Place) -> None:
     with place.open() as project:
         assert project.key is not None
