@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,11 +25,12 @@ from artifactmount.errors import (
     LockedError,
     NeedsNewerError,
     NotFoundError,
+    NotSentError,
     RefusedError,
     StoreError,
     UsageError,
 )
-from artifactmount.private import read_file
+from artifactmount.private import make_file, make_folder, read_file
 from artifactmount.sealed import FORMAT, canonical, seal, unseal
 from artifactmount.steps import GetMany, drive, perform
 from artifactmount.store import Store
@@ -94,8 +96,11 @@ class KeyFile:
 
     def begin(self, project_id: str) -> tuple[dict[str, Any], bytes]:
         """See Passphrase. The file is made when it is missing."""
-        if not os.path.lexists(self.path):
-            _make_key_file(self.path)
+        if not os.path.lexists(self.path):  # on the disk before anything is encrypted with it
+            try:
+                make_file(self.path, f"artifactmount-key-1:{os.urandom(KEY_LENGTH).hex()}\n".encode())
+            except OSError as error:
+                raise RefusedError(f"cannot make the key file {self.path}: {error.strerror}") from None
         return {}, self.secret({}, project_id)
 
     def secret(self, parameters: Mapping[str, Any], project_id: str) -> bytes:
@@ -270,21 +275,43 @@ def add_slot(store: Store, key: ProjectKey, new: NewKey, about: Mapping[str, str
             return slot.id
 
 
-def remove_slot(store: Store, key: ProjectKey, slot_id: str) -> None:
-    """Delete a slot; also one that is damaged or forged. Raises NotFoundError; RefusedError for the last one that opens the project."""
+def remove_slot(store: Store, key: ProjectKey, slot_id: str, aside: str) -> None:
+    """Delete a slot; also one that is damaged or forged. `aside`: a folder for a copy of it, until it is known that another one remains.
+
+    Raises NotFoundError; RefusedError for the last one that opens the project; StoreError.
+    """
     proven = {slot.id: slot for slot, _ in proven_slots(store, key)[0]}
     found = proven.get(slot_id)
     if found is None:
         if not _ID.fullmatch(slot_id) or not _exists(store, PREFIX + slot_id):
             raise NotFoundError(f"no key {slot_id}; `artifactmount key list` lists what there is")
         store.delete([PREFIX + slot_id])
-        return
-    if len(proven) > 1:
-        store.delete([PREFIX + slot_id])
-        if proven_slots(store, key)[0]:
-            return
-        drive(store, put(PREFIX + slot_id, found.encode()))  # somebody else removed the other one at the same time
-    raise RefusedError(f"{slot_id} is the project's last key: without it nobody could read anything; add another one first")
+    elif len(proven) == 1 or not _delete_slot(store, key, found, aside):
+        raise RefusedError(f"{slot_id} is the project's last key: without it nobody could read anything; add another one first")
+
+
+def _delete_slot(store: Store, key: ProjectKey, slot: Slot, aside: str) -> bool:
+    """Whether another one remains; else the slot is put back. Two who remove each other's at the same time both look afterwards."""
+    name, copy = PREFIX + slot.id, os.path.join(aside, f"{key.project_id}-{slot.id}")
+    make_folder(aside)
+    with suppress(FileNotFoundError):
+        os.unlink(copy)  # of a removal that was killed
+    make_file(copy, slot.encode())
+    try:
+        store.delete([name])
+    except NotSentError:
+        os.unlink(copy)
+        raise
+    try:
+        others = proven_slots(store, key)[0]
+        if not others and not drive(store, put(name, slot.encode())):
+            raise StoreError(f"{name} holds something else")
+    except ArtifactError as error:
+        raise StoreError(
+            f"{error}; it may have been the last key that was removed: copy {copy} to {name} in the store if no key opens the project"
+        ) from error
+    os.unlink(copy)
+    return bool(others)
 
 
 def _exists(store: Store, key: str) -> bool:
@@ -343,22 +370,6 @@ def read_key_file(path: str) -> bytes:
     if found is None:
         raise LockedError(f"{path} is no key file; one holds a line artifactmount-key-1:… as `artifactmount init --encrypt` wrote it")
     return bytes.fromhex(found[1])
-
-
-def _make_key_file(path: str) -> None:
-    """A new key in a new file that its owner alone can read, durable before anything is encrypted with it."""
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w", encoding="ascii") as file:
-            file.write(f"artifactmount-key-1:{os.urandom(KEY_LENGTH).hex()}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise RefusedError(f"cannot make the key file {path}: {error.strerror}") from None
 
 
 def _hexadecimal(value: Any, length: int | None = None) -> bytes:

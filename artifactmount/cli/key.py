@@ -86,7 +86,7 @@ def remove(settings: Settings, key_id: str, as_json: bool) -> None:
     the bucket lets him.
     """
     with settings.open() as project:
-        remove_slot(project.store, _key_of(project), key_id)
+        remove_slot(project.store, _key_of(project), key_id, os.path.join(settings.state_directory, "removed-keys"))
         if as_json:
             print_json({"id": key_id, "removed": True})
         else:

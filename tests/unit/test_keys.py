@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from artifactmount.errors import (
     NotFoundError,
     ProjectMismatchError,
     RefusedError,
+    StoreError,
     UnreachableError,
 )
 from artifactmount.keys import (
@@ -56,7 +57,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.store = folder, MemoryStore()
-        self.file = KeyFile(str(folder / "my.key"))
+        self.file, self.aside = KeyFile(str(folder / "my.key")), str(folder / "aside")
         self.keyring = Keyring((self.file.path,), insists=True)
 
     @contextmanager
@@ -154,11 +155,11 @@ def test_the_last_key_stays(place: Place, tmp_path: Path) -> None:
         assert project.key is not None
         (first,) = stored_slots(place.store, project.id)[0]
         with pytest.raises(RefusedError, match="last key"):
-            remove_slot(place.store, project.key, first.id)
+            remove_slot(place.store, project.key, first.id, place.aside)
         second = add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
         with pytest.raises(NotFoundError):
-            remove_slot(place.store, project.key, "0" * 16)
-        remove_slot(place.store, project.key, first.id)
+            remove_slot(place.store, project.key, "0" * 16, place.aside)
+        remove_slot(place.store, project.key, first.id, place.aside)
         assert [slot.id for slot in stored_slots(place.store, project.id)[0]] == [second]
     with pytest.raises(LockedError), place.open():
         pass
@@ -177,8 +178,8 @@ def test_a_forged_slot_counts_as_no_key(place: Place, damaged: bool) -> None:
         proven, problems = proven_slots(place.store, project.key)
         assert [slot.id for slot, _ in proven] == [real.id] and len(problems) == 1 and forged.id in str(problems[0])
         with pytest.raises(RefusedError, match="last key"):
-            remove_slot(place.store, project.key, real.id)
-        remove_slot(place.store, project.key, forged.id)
+            remove_slot(place.store, project.key, real.id, place.aside)
+        remove_slot(place.store, project.key, forged.id, place.aside)
         assert place.stored().keys() == {PREFIX + real.id, PROJECT_KEY}
 
 
@@ -190,8 +191,51 @@ def test_two_who_remove_each_others_last_key_both_keep_one(place: Place, tmp_pat
         delete = place.store.delete
         monkeypatch.setattr(place.store, "delete", lambda keys: delete([*keys, PREFIX + second]))  # somebody at the same moment
         with pytest.raises(RefusedError, match="last key"):
-            remove_slot(place.store, project.key, first.id)
+            remove_slot(place.store, project.key, first.id, place.aside)
         assert [slot.id for slot in stored_slots(place.store, project.id)[0]] == [first.id]
+
+
+@pytest.mark.parametrize("failure", [DeniedError("denied"), KeyboardInterrupt()])
+def test_a_key_that_cannot_be_put_back_is_kept(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """The race of above, and then the store lets nobody create, or the process is ended."""
+
+    def fails(key: str, data: bytes) -> bool:
+        raise failure
+
+    with place.open() as project:
+        assert project.key is not None
+        (first,) = stored_slots(place.store, project.id)[0]
+        second = add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
+        delete = place.store.delete
+        with monkeypatch.context() as patch:
+            patch.setattr(place.store, "delete", lambda keys: delete([*keys, PREFIX + second]))
+            patch.setattr(place.store, "create", fails)
+            with pytest.raises((StoreError, KeyboardInterrupt)) as caught:
+                remove_slot(place.store, project.key, first.id, place.aside)
+        (copy,) = Path(place.aside).iterdir()
+        assert isinstance(failure, KeyboardInterrupt) or str(copy) in str(caught.value)
+    assert place.stored().keys() == {PROJECT_KEY} and copy.stat().st_mode & 0o777 == 0o600
+    place.put(PREFIX + first.id, copy.read_bytes())
+    with place.open():
+        pass
+
+
+def test_a_key_that_may_not_be_deleted_leaves_no_copy(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(keys: Sequence[str]) -> None:
+        raise DeniedError("denied")
+
+    with place.open() as project:
+        assert project.key is not None
+        slot_id = add_slot(place.store, project.key, place.file, project.about(""))
+        with monkeypatch.context() as patch:
+            patch.setattr(place.store, "delete", fails)
+            with pytest.raises(DeniedError):
+                remove_slot(place.store, project.key, slot_id, place.aside)
+        assert not os.listdir(place.aside)
+        remove_slot(place.store, project.key, slot_id, place.aside)
+        assert not os.listdir(place.aside)
 
 
 def test_there_are_not_more_slots_than_one_may_have_to_try(place: Place) -> None:
