@@ -13,7 +13,8 @@ from artifactmount.private import read_file
 
 _LIMIT = 1 << 20
 _SSE = ("AES256", "aws:kms", "aws:kms:dsse")
-_S3_KEYS = frozenset({"sse", "sse-kms-key-id"})
+_WORDS = frozenset({"project", "key-file", "s3", "references"})
+_S3_WORDS = frozenset({"sse", "sse-kms-key-id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,26 @@ def read_config(environment: Mapping[str, str]) -> Config:
     path = os.path.join(base_folder(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
     try:
         fields = tomllib.loads(read_file(path, _LIMIT).decode())
-        project, key_file = (str(fields.get(name, "")) for name in ("project", "key-file"))
-        return Config(project, _sse(fields.get("s3", {})), _table(fields, "references"), key_file)
+        _check_words(fields, _WORDS, "it")
+        return Config(_text(fields, "project"), _sse(_table(fields, "s3")), _table(fields, "references"), _text(fields, "key-file"))
     except (FileNotFoundError, NotADirectoryError):
         return Config()
     except (ValueError, OSError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
+
+
+def _check_words(fields: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    """Raises ValueError. A word that is misspelled must not switch off what it was to switch on."""
+    if unknown := sorted(fields.keys() - known):
+        raise ValueError(f"{where} knows no {unknown[0]!r}; it knows {', '.join(sorted(known))}")
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    """Raises ValueError."""
+    found = fields.get(name, "")
+    if not isinstance(found, str):
+        raise ValueError(f"{name} is a text, in quotes, not {found!r}")
+    return found
 
 
 def _table(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -58,12 +73,9 @@ def _table(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found
 
 
-def _sse(fields: Any) -> ServerSideEncryption | None:
-    """Raises ValueError. A word that is not known is refused: one that is misspelled must not switch the encryption off."""
-    if not isinstance(fields, dict):
-        raise ValueError("s3 is a table: [s3]")
-    if unknown := sorted(fields.keys() - _S3_KEYS):
-        raise ValueError(f"[s3] knows no {unknown[0]!r}; it knows {' and '.join(sorted(_S3_KEYS))}")
+def _sse(fields: Mapping[str, Any]) -> ServerSideEncryption | None:
+    """Raises ValueError."""
+    _check_words(fields, _S3_WORDS, "[s3]")
     algorithm, key = fields.get("sse"), fields.get("sse-kms-key-id")
     if algorithm is None and key is None:
         return None

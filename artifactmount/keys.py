@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,19 +23,22 @@ from artifactmount.errors import (
     CorruptError,
     KeyMissingError,
     LockedError,
+    NeedsNewerError,
     NotFoundError,
+    NotSentError,
     RefusedError,
     StoreError,
     UsageError,
 )
-from artifactmount.private import read_file
+from artifactmount.private import make_file, make_folder, read_file
 from artifactmount.sealed import FORMAT, canonical, seal, unseal
-from artifactmount.steps import drive
+from artifactmount.steps import GetMany, drive, perform
 from artifactmount.store import Store
 
 PREFIX = "keys/"
 SLOT_LIMIT = 64
-"""Slots that a project has at most: each that a store makes up costs who tries a passphrase on it 0.4 s."""
+"""Slots that a project has at most, and that a passphrase is tried on: each that a store makes up costs 0.4 s."""
+_READ, _LISTED = 4 * SLOT_LIMIT, 1000
 _SLOT_BYTES = 1 << 14
 _SALT_LENGTH = 32
 _SLOT_CONTEXT = "artifactmount v1 key slot"
@@ -92,8 +96,11 @@ class KeyFile:
 
     def begin(self, project_id: str) -> tuple[dict[str, Any], bytes]:
         """See Passphrase. The file is made when it is missing."""
-        if not os.path.lexists(self.path):
-            _make_key_file(self.path)
+        if not os.path.lexists(self.path):  # on the disk before anything is encrypted with it
+            try:
+                make_file(self.path, f"artifactmount-key-1:{os.urandom(KEY_LENGTH).hex()}\n".encode())
+            except OSError as error:
+                raise RefusedError(f"cannot make the key file {self.path}: {error.strerror}") from None
         return {}, self.secret({}, project_id)
 
     def secret(self, parameters: Mapping[str, Any], project_id: str) -> bytes:
@@ -105,7 +112,7 @@ class KeyFile:
 
 @dataclass(frozen=True, slots=True)
 class KmsKey:
-    """A key in AWS KMS, by its id, ARN or alias. Empty: whichever a slot names."""
+    """A key in AWS KMS, by its ARN or id (a new slot's also by an alias). Empty: whichever a slot names."""
 
     key_id: str = ""
 
@@ -119,12 +126,15 @@ class KmsKey:
 
     def secret(self, parameters: Mapping[str, Any], project_id: str) -> bytes:
         """See Passphrase. Raises LockedError, DeniedError and others, as KMS answers."""
-        if parameters.keys() != {"key", "ciphertext"} or not isinstance(parameters["key"], str):
+        arn = parameters.get("key")
+        found = kms.ARN.fullmatch(arn) if isinstance(arn, str) and parameters.keys() == {"key", "ciphertext"} else None
+        if found is None:
             raise CorruptError("a key slot of KMS with other parameters")
-        arn: str = parameters["key"]
-        if self.key_id and self.key_id not in (arn, arn.rpartition("/")[2]):
+        if "alias/" in self.key_id:
+            raise UsageError(f"{self.key_id} may lead to any key: name the KMS key by its ARN (or id)")
+        if self.key_id not in ("", found[0], found[1]):
             raise CorruptError("a key slot of another KMS key")
-        return kms.decrypt(arn, _hexadecimal(parameters["ciphertext"]), project_id)
+        return kms.decrypt(found[0], _hexadecimal(parameters["ciphertext"]), project_id)
 
 
 NewKey = Passphrase | KeyFile | KmsKey
@@ -216,31 +226,47 @@ NO_KEYS = Keyring()
 
 
 # -- slots in a store ------------------------------------------------------------------------------------------------------------------
-def stored_slots(store: Store, project_id: str) -> tuple[list[Slot], list[str]]:
-    """The slots of a project, and what is wrong with those that cannot be read. What an `init` that failed left behind is neither."""
+def stored_slots(store: Store, project_id: str) -> tuple[list[Slot], list[ArtifactError]]:
+    """The slots of a project, and what is wrong with those that cannot be read. What an `init` that failed left behind is neither.
+    Raises StoreError where the store does not answer: that says nothing of the slots."""
+    listed = [item.key for item in store.list_keys(PREFIX, limit=_LISTED)]
+    keys = [key for key in listed if _ID.fullmatch(key.removeprefix(PREFIX))]
     slots: list[Slot] = []
-    problems: list[str] = []
-    for item in store.list_keys(PREFIX, limit=4 * SLOT_LIMIT):
-        slot_id = item.key.removeprefix(PREFIX)
-        try:
-            if not _ID.fullmatch(slot_id):
-                raise CorruptError(f"{item.key} is no key slot")
-            slot = Slot.decode(store.get(item.key, 0, _SLOT_BYTES + 1), slot_id)
-        except KeyMissingError:
+    problems: list[ArtifactError] = [CorruptError(f"{key} is no key slot") for key in listed if key not in keys]
+    if len(listed) == _LISTED or len(keys) > _READ:
+        problems.insert(0, CorruptError(f"there is more below {PREFIX} than the {_READ} slots that are read"))
+    keys = keys[:_READ]
+    for key, data in zip(keys, perform(store, GetMany(tuple(keys), _SLOT_BYTES + 1)) if keys else (), strict=True):
+        if data is None:
             continue  # removed a moment ago
-        except ArtifactError as error:
-            problems.append(str(error))
+        try:
+            slot = Slot.decode(data, key.removeprefix(PREFIX))
+        except (CorruptError, NeedsNewerError) as error:
+            problems.append(error)
             continue
         if slot.project_id == project_id:
             slots.append(slot)
-    return slots[:SLOT_LIMIT], problems
+    return slots, problems
+
+
+def proven_slots(store: Store, key: ProjectKey) -> tuple[list[tuple[Slot, dict[str, str]]], list[ArtifactError]]:
+    """The slots that whoever has the project's key made, each with its facts; and what is wrong with the others. Whoever may create keys
+    in the store can put there what looks like a slot: what is not proven opens nothing, so it does not count."""
+    slots, problems = stored_slots(store, key.project_id)
+    proven: list[tuple[Slot, dict[str, str]]] = []
+    for slot in slots:
+        try:
+            proven.append((slot, slot.facts(key)))
+        except CorruptError as error:
+            problems.append(error)
+    return proven, problems
 
 
 def add_slot(store: Store, key: ProjectKey, new: NewKey, about: Mapping[str, str]) -> str:
     """Wrap a project's key for one more; returns the slot's id. Raises RefusedError when there are too many, StoreError."""
     if len(about.get("label", "")) > LABEL_LIMIT:
         raise UsageError(f"a label has at most {LABEL_LIMIT} characters")
-    if len(stored_slots(store, key.project_id)[0]) >= SLOT_LIMIT:
+    if len(proven_slots(store, key)[0]) >= SLOT_LIMIT:
         raise RefusedError(f"a project has at most {SLOT_LIMIT} keys; remove one with `artifactmount key remove ID`")
     parameters, secret = new.begin(key.project_id)
     while True:
@@ -249,32 +275,67 @@ def add_slot(store: Store, key: ProjectKey, new: NewKey, about: Mapping[str, str
             return slot.id
 
 
-def remove_slot(store: Store, project_id: str, slot_id: str) -> None:
-    """Delete a slot. Raises NotFoundError; RefusedError for the last one, without which nobody could open the project."""
-    slots, _ = stored_slots(store, project_id)
-    found = next((slot for slot in slots if slot.id == slot_id), None)
+def remove_slot(store: Store, key: ProjectKey, slot_id: str, aside: str) -> None:
+    """Delete a slot; also one that is damaged or forged. `aside`: a folder for a copy of it, until it is known that another one remains.
+
+    Raises NotFoundError; RefusedError for the last one that opens the project; StoreError.
+    """
+    proven = {slot.id: slot for slot, _ in proven_slots(store, key)[0]}
+    found = proven.get(slot_id)
     if found is None:
-        raise NotFoundError(f"no key {slot_id}; `artifactmount key list` lists what there is")
-    if len(slots) > 1:
+        if not _ID.fullmatch(slot_id) or not _exists(store, PREFIX + slot_id):
+            raise NotFoundError(f"no key {slot_id}; `artifactmount key list` lists what there is")
         store.delete([PREFIX + slot_id])
-        if stored_slots(store, project_id)[0]:
-            return
-        drive(store, put(PREFIX + slot_id, found.encode()))  # somebody else removed the other one at the same time
-    raise RefusedError(f"{slot_id} is the project's last key: without it nobody could read anything; add another one first")
+    elif len(proven) == 1 or not _delete_slot(store, key, found, aside):
+        raise RefusedError(f"{slot_id} is the project's last key: without it nobody could read anything; add another one first")
+
+
+def _delete_slot(store: Store, key: ProjectKey, slot: Slot, aside: str) -> bool:
+    """Whether another one remains; else the slot is put back. Two who remove each other's at the same time both look afterwards."""
+    name, copy = PREFIX + slot.id, os.path.join(aside, f"{key.project_id}-{slot.id}")
+    make_folder(aside)
+    with suppress(FileNotFoundError):
+        os.unlink(copy)  # of a removal that was killed
+    make_file(copy, slot.encode())
+    try:
+        store.delete([name])
+    except NotSentError:
+        os.unlink(copy)
+        raise
+    try:
+        others = proven_slots(store, key)[0]
+        if not others and not drive(store, put(name, slot.encode())):
+            raise StoreError(f"{name} holds something else")
+    except ArtifactError as error:
+        raise StoreError(
+            f"{error}; it may have been the last key that was removed: copy {copy} to {name} in the store if no key opens the project"
+        ) from error
+    os.unlink(copy)
+    return bool(others)
+
+
+def _exists(store: Store, key: str) -> bool:
+    try:
+        store.get(key, 0, 1)
+    except KeyMissingError:
+        return False
+    return True
 
 
 def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
     """The key of a project, from any of its slots that a key of the user's opens.
 
-    Raises LockedError when none does, or there is none; CorruptError when a damaged slot may be the one.
+    Raises LockedError when none does, or there is none; CorruptError and NeedsNewerError when a slot that cannot be read may be the one.
     """
     slots, problems = stored_slots(store, project_id)
     tried, failure = False, None
     for candidate in keyring.candidates({slot.kind for slot in slots}):
         tried = True
-        for slot in slots:
-            if slot.kind != candidate.kind:
-                continue
+        fitting = [slot for slot in slots if slot.kind == candidate.kind]
+        if candidate.kind != "file" and len(fitting) > SLOT_LIMIT:  # a file costs nothing
+            problems.insert(0, CorruptError(f"{len(fitting) - SLOT_LIMIT} of the kind {candidate.kind} were not tried"))
+            del fitting[SLOT_LIMIT:]
+        for slot in fitting:
             try:
                 return ProjectKey(slot.unwrap(candidate.secret(slot.parameters, project_id)), project_id)
             except CorruptError:
@@ -286,7 +347,8 @@ def unlock(store: Store, project_id: str, keyring: Keyring) -> ProjectKey:
     if failure is not None:
         raise failure
     if problems:
-        raise CorruptError(f"{store.url} is encrypted, no key opens it, and key slots are damaged: {problems[0]}")
+        newer = next((error for error in problems if isinstance(error, NeedsNewerError)), None)
+        raise newer or CorruptError(f"{store.url} is encrypted, no key opens it, and key slots are damaged or too many: {problems[0]}")
     if not slots:
         raise CorruptError(f"{store.url} is encrypted, and every key slot ({PREFIX}) is missing from the store")
     if tried or keyring.given:
@@ -308,22 +370,6 @@ def read_key_file(path: str) -> bytes:
     if found is None:
         raise LockedError(f"{path} is no key file; one holds a line artifactmount-key-1:… as `artifactmount init --encrypt` wrote it")
     return bytes.fromhex(found[1])
-
-
-def _make_key_file(path: str) -> None:
-    """A new key in a new file that its owner alone can read, durable before anything is encrypted with it."""
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w", encoding="ascii") as file:
-            file.write(f"artifactmount-key-1:{os.urandom(KEY_LENGTH).hex()}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise RefusedError(f"cannot make the key file {path}: {error.strerror}") from None
 
 
 def _hexadecimal(value: Any, length: int | None = None) -> bytes:

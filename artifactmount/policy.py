@@ -39,8 +39,11 @@ def make_policy(
     within = {"StringLike": {"s3:prefix": own if artifact is None else [own, slots]}} if own != "*" else None
     statements.append(_allow("List", listing, [arn], within))
     if role is not Role.READER:
+        created = [f"{arn}/{below}{PROJECT_KEY}", f"{arn}/{below}artifacts/{artifact or '*'}/*"]
+        # Who opens an encrypted project is not for writers to say: what they put among the slots could keep others out.
+        created += [f"{arn}/{slots}"] if role is Role.ADMIN and artifact is None else []
         # Without the condition, a write could replace what is there: that would be a right to delete.
-        statements.append(_allow("Create", ["s3:PutObject"], keys, {"Null": {"s3:if-none-match": "false"}}))
+        statements.append(_allow("Create", ["s3:PutObject"], created, {"Null": {"s3:if-none-match": "false"}}))
     if role is Role.ADMIN:
         # The log and project.json are nobody's to delete: the history of a project stays whole. Checkpoints go with a whole artifact.
         content = [f"{arn}/{below}artifacts/{artifact or '*'}/{kind}/*" for kind in ("data", "state")]

@@ -30,6 +30,19 @@ def make_folder(path: str) -> None:
                 raise
 
 
+def make_file(path: str, content: bytes) -> None:
+    """A new file that its owner alone can read, durable when this returns. Raises OSError."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def close_folder(path: str, what: str, *, ours: bool = True) -> None:
     """Take the rights of other users from a folder of this user's, and say so; `what` it is: "cache". One that is not there is fine.
 

@@ -12,6 +12,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 from blake3 import blake3
@@ -35,7 +36,7 @@ from artifactmount.errors import (
     UsageError,
 )
 from artifactmount.journal import Journal
-from artifactmount.keys import NO_KEYS, Keyring, NewKey, add_slot, stored_slots, unlock
+from artifactmount.keys import NO_KEYS, Keyring, NewKey, add_slot, proven_slots, unlock
 from artifactmount.keys import PREFIX as KEYS_PREFIX
 from artifactmount.log import decode_checkpoint, encode_checkpoint
 from artifactmount.mountpoint import check_apart, within
@@ -83,17 +84,18 @@ class Project:
         self._probed = False
         self.created = False
         self._ciphers: dict[str, Cipher] = {}
-        self._document = self._open(create, protect, keyring, label)
+        self._document, made_with = self._open(create, protect, keyring, label)
         identity = read_document(self._document)
         self.id, self.made, self.scheme, self.format = identity.id, identity.made, identity.scheme, FORMAT
-        try:
+        with suppress(OSError):  # it comes again below, and is said there
             self.pins.compare_project(identity.pinned)
-            self.key = self._unlock(identity, keyring, protect)
+        self.key = self._unlock(identity, keyring, protect, made_with)
+        try:
             self.pins.check_project(identity.pinned)
         except OSError as error:
             self._cannot_remember(error)
 
-    def _unlock(self, identity: Identity, keyring: Keyring, protect: NewKey | None) -> ProjectKey | None:
+    def _unlock(self, identity: Identity, keyring: Keyring, protect: NewKey | None, made_with: ProjectKey | None) -> ProjectKey | None:
         """The key of an encrypted project, which wrote this very project.json. None where nothing is encrypted, nor should be."""
         if identity.scheme is None:
             if protect is not None:
@@ -103,16 +105,18 @@ class Project:
                     f"{self.url} is not encrypted, but a key was given: refused, as everything would be stored readable; "
                     "if that is right, leave the key out"
                 )
+            if keyring.given:
+                _log.warning("%s is not encrypted; the key in the config file is for another project", self.url)
             return None
-        key = self._made_with or unlock(self.store, identity.id, keyring)
+        key = made_with or unlock(self.store, identity.id, keyring)
         if not hmac.compare_digest(key.mac(identity.proven), identity.mac):
             raise CorruptError(f"{self.url}: {PROJECT_KEY} was changed by somebody who has not the project's key: refused")
         return key
 
-    def _open(self, create: bool, protect: NewKey | None, keyring: Keyring, label: str) -> bytes:
-        self._made_with: ProjectKey | None = None
+    def _open(self, create: bool, protect: NewKey | None, keyring: Keyring, label: str) -> tuple[bytes, ProjectKey | None]:
+        """project.json; and the project's key, where it is made now."""
         try:
-            return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)
+            return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT), None
         except KeyMissingError:
             if not create:
                 raise NotFoundError(f"no project at {self.url}; make one with `artifactmount --project {self.url} init`") from None
@@ -122,7 +126,7 @@ class Project:
             )
         if any(not item.key.startswith(KEYS_PREFIX) for item in self.store.list_keys("", limit=1000)):
             try:
-                return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)  # somebody made it a moment ago
+                return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT), None  # somebody made it a moment ago
             except KeyMissingError:
                 raise RefusedError(f"{self.url} is not empty, and holds no project; choose an empty place, or another prefix") from None
         if protect is None and keyring.insists:
@@ -131,20 +135,20 @@ class Project:
             )
         return self._create(protect, label)
 
-    def _create(self, protect: NewKey | None, label: str) -> bytes:
+    def _create(self, protect: NewKey | None, label: str) -> tuple[bytes, ProjectKey | None]:
         """Make the project; or, where somebody was faster, take theirs."""
-        identity, slot = os.urandom(16).hex(), ""
+        identity, key, slot = os.urandom(16).hex(), None, ""
         if protect is not None:  # the slot first: a project that nobody can open must never be there
-            self._made_with = ProjectKey(os.urandom(KEY_LENGTH), identity)
-            slot = add_slot(self.store, self._made_with, protect, self.about(label))
-        document = make_document(identity, self._made_with)
-        self.created = self.store.create(PROJECT_KEY, document)
+            key = ProjectKey(os.urandom(KEY_LENGTH), identity)
+            slot = add_slot(self.store, key, protect, self.about(label))
+        document = make_document(identity, key)
+        found = document if self.store.create(PROJECT_KEY, document) else self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)
+        self.created = found == document  # also where it is answered as existing: what lies between may have sent the request twice
         if self.created:
-            return document
-        if slot:
-            self._made_with = None
+            return document, key
+        if slot and read_document(found).id != identity:
             self.store.delete([KEYS_PREFIX + slot])
-        return self.store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT)
+        return found, None
 
     def about(self, label: str) -> dict[str, str]:
         """What is remembered of a key slot that is made now."""
@@ -177,15 +181,7 @@ class Project:
 
     def key_problems(self) -> list[str]:
         """What is wrong with the key slots: a line each."""
-        if self.key is None:
-            return []
-        slots, problems = stored_slots(self.store, self.id)
-        for slot in slots:
-            try:
-                slot.facts(self.key)
-            except CorruptError as error:
-                problems.append(str(error))
-        return problems
+        return [] if self.key is None else [str(error) for error in proven_slots(self.store, self.key)[1]]
 
     def artifact(self, name: str) -> Artifact:
         """The artifact of that name, whether it exists or not. Raises UsageError for a bad name."""
@@ -324,6 +320,12 @@ def open_store(url: str) -> Store:
     if "://" in path:
         raise UsageError(f"cannot open {url!r}: a project is s3://bucket/prefix or a folder")
     return FolderStore(os.path.abspath(os.path.expanduser(path)))
+
+
+def same_place(url: str, other: str) -> bool:
+    """Whether two URLs lead to one place, however they are spelled. Asks no store. Raises UsageError."""
+    first, second = (open_store(each).place for each in (url, other))
+    return first == second or (os.path.isabs(first) and os.path.realpath(first) == os.path.realpath(second))
 
 
 def default_url(environment: Mapping[str, str]) -> str:

@@ -32,7 +32,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("run", "run_builder", "squash", "manifest", "merge", "card"),
     ("state", "log", "fold", "names", "retention"),
     ("store",),
-    ("store.folder", "store.s3", "store.memory", "kms"),
+    ("store.folder", "store.s3", "store.memory"),
+    ("kms",),
     ("sources",),
     ("sources.disk", "sources.s3", "sources.web"),
     ("sources.access",),
@@ -59,7 +60,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "trio": ("reader", "fuse", "daemon"),
     "pyfuse3": ("fuse", "daemon"),
-    "boto3": ("store.s3", "sources.s3", "kms"),
+    "boto3": ("store.s3", "sources.s3"),
     "botocore": ("store.s3", "sources.s3", "kms"),
     "mypy_boto3_s3": ("store.s3", "sources.s3"),
     "types_boto3_s3": ("store.s3", "sources.s3"),
@@ -72,7 +73,6 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "boto3*"),
     ("store.s3", "botocore*"),
-    ("kms", "boto3*"),
     ("kms", "botocore*"),
     ("sources.s3", "boto3*"),
     ("sources.s3", "botocore*"),

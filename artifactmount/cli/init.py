@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from artifactmount import kms
 from artifactmount.cli.key import key_options, new_key
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, print_json
@@ -32,6 +33,8 @@ def init(
     if encrypt:
         file = key_file if key_file is not None or passphrase or kms_key_id is not None else next(iter(keyring.files), None)
         protect = new_key(file, passphrase, kms_key_id, keyring.passphrase)
+        if isinstance(protect, KmsKey):  # by its alias, say, which may lead to another key tomorrow
+            protect = KmsKey(kms.arn_of(protect.key_id))
         keyring = _with(keyring, protect)
     elif key_file is not None or passphrase or kms_key_id is not None or label:
         raise UsageError("a key is for an encrypted project; add --encrypt")
@@ -59,5 +62,5 @@ def _with(keyring: Keyring, key: NewKey) -> Keyring:
             return replace(keyring, files=(path,), insists=True)
         case Passphrase(text):
             return replace(keyring, passphrase=text, insists=True)
-        case KmsKey():  # by its alias, say, which a slot does not remember
-            return keyring
+        case KmsKey(arn):
+            return replace(keyring, kms=arn, insists=True)

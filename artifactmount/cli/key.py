@@ -13,7 +13,7 @@ from artifactmount.cli.settings import Settings, ask_passphrase, key_path, named
 from artifactmount.cli.text import json_option, moment, plain, print_json
 from artifactmount.crypto import ProjectKey
 from artifactmount.errors import RefusedError, UsageError
-from artifactmount.keys import KeyFile, KmsKey, NewKey, Passphrase, add_slot, remove_slot, stored_slots
+from artifactmount.keys import KeyFile, KmsKey, NewKey, Passphrase, add_slot, proven_slots, remove_slot
 from artifactmount.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,8 +86,7 @@ def remove(settings: Settings, key_id: str, as_json: bool) -> None:
     the bucket lets him.
     """
     with settings.open() as project:
-        _key_of(project)
-        remove_slot(project.store, project.id, key_id)
+        remove_slot(project.store, _key_of(project), key_id, os.path.join(settings.state_directory, "removed-keys"))
         if as_json:
             print_json({"id": key_id, "removed": True})
         else:
@@ -100,11 +99,10 @@ def remove(settings: Settings, key_id: str, as_json: bool) -> None:
 def list_(settings: Settings, as_json: bool) -> None:
     """List the keys: which kind, whose, since when."""
     with settings.open() as project:
-        project_key = _key_of(project)
-        slots, problems = stored_slots(project.store, project.id)
+        proven, problems = proven_slots(project.store, _key_of(project))
         for problem in problems:
-            print(f"artifactmount: {plain(problem)}", file=sys.stderr)
-        listed = sorted((slot.facts(project_key) for slot in slots), key=lambda facts: (facts["created"], facts["id"]))
+            print(f"artifactmount: {plain(str(problem))}", file=sys.stderr)
+        listed = sorted((facts for _, facts in proven), key=lambda facts: (facts["created"], facts["id"]))
         if as_json:
             print_json(listed)
             return

@@ -16,7 +16,7 @@ from artifactmount.errors import UsageError
 from artifactmount.keys import Keyring, NewKey
 from artifactmount.plain import PlainFormatter
 from artifactmount.progress import Bar, Progress, Silent
-from artifactmount.project import Project, default_cache, default_url, open_store, state_directory
+from artifactmount.project import Project, default_cache, default_url, open_store, same_place, state_directory
 from artifactmount.sources.access import Access, Sources
 
 _SIZE = re.compile(r"(\d+)\s*([kKmMgGtT]?)(i?[bB]?)")
@@ -54,8 +54,8 @@ class Settings:
 
     @property
     def keyring(self) -> Keyring:
-        """What opens the project if it is encrypted. A key of the config file is meant for the project named there: for others it is tried,
-        and they need not be encrypted."""
+        """What opens the project if it is encrypted. A key of the config file is meant for the project named there, or for all where none
+        is: for others it is tried, and they need not be encrypted."""
         file = self._key_file if self._key_file is None else named(self._key_file, "--key-file")
         file = file or os.environ.get("ARTIFACTMOUNT_KEY_FILE")
         passphrase = os.environ.get("ARTIFACTMOUNT_PASSPHRASE") or None
@@ -64,7 +64,7 @@ class Settings:
         if not insists:
             config = read_config(os.environ)
             file = config.key_file or None
-            insists = file is not None and config.project == self.url
+            insists = file is not None and (not config.project or same_place(config.project, self.url))
         ask = (lambda: ask_passphrase(f"passphrase of {self.url}: ")) if sys.stdin is not None and sys.stdin.isatty() else None
         return Keyring(() if file is None else (key_path(file),), kms, passphrase, ask, insists)
 

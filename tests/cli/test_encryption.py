@@ -12,6 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from artifactmount.keys import KeyFile, Slot
 from tests.cli.program import Program
 from tests.store.servers import Server
 
@@ -172,20 +173,38 @@ def test_the_first_snapshot_with_a_key_makes_no_plain_project(program: Program) 
 
 
 def test_the_key_file_of_the_config_file(program: Program) -> None:
-    """It is meant for the project named there; another one may be plain."""
-    key = program.home / "my.key"
+    """It is meant for the project named there, or for all where none is; another one may be plain, and that is said."""
+    key, other = program.home / "my.key", str(program.home / "plain")
     program.run("init", "--encrypt", "--key-file", key)
-    config = program.home / "home/config/artifactmount/config.toml"
-    config.parent.mkdir(parents=True)
-    config.touch(0o600)
-    config.write_text(f"project = {json.dumps(program.project)}\nkey-file = {json.dumps(str(key))}\n")
+    program.run("--project", other, "init")
+    configure(program, project=program.project, key_file=str(key))
+    program.quick = False  # where warnings go is settled once in a process
+    assert program.run("--project", other, "ls").err.endswith("plain is not encrypted; the key in the config file is for another project\n")
+    program.quick = True
     del program.environment["ARTIFACTMOUNT_PROJECT"]
     assert program.run("key", "list").out
-    other = str(program.home / "plain")
-    program.run("--project", other, "init")
-    assert program.run("--project", other, "ls").out == ""
-    config.write_text(f"project = {json.dumps(other)}\nkey-file = {json.dumps(str(key))}\n")
-    assert "not encrypted" in program.run("ls", code=4).err
+    configure(program, key_file=str(key))
+    assert program.run("--project", program.project, "key", "list").out
+    assert "not encrypted" in program.run("--project", other, "ls", code=4).err
+
+
+@pytest.mark.parametrize("spelled", ["{}", "{}/", "file://{}", "{}/../plain", "{}-link"])
+def test_the_project_of_the_config_file_is_the_same_however_it_is_spelled(program: Program, spelled: str) -> None:
+    """Who puts a plain project in its place is sent nothing."""
+    plain = program.home / "plain"
+    program.run("--project", str(plain), "init")
+    (program.home / "plain-link").symlink_to(plain)
+    KeyFile(str(program.home / "my.key")).begin("")
+    configure(program, project=spelled.format(plain), key_file=str(program.home / "my.key"))
+    assert "not encrypted" in program.run("--project", str(plain), "snapshot", staging(program), "animals", code=4).err
+
+
+def configure(program: Program, **fields: str) -> None:
+    """Write the user's config file."""
+    config = program.home / "home/config/artifactmount/config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.touch(0o600)
+    config.write_text("".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in fields.items()))
 
 
 def test_a_passphrase_is_asked_for_on_a_terminal(program: Program) -> None:
@@ -232,8 +251,9 @@ def typed(program: Program, *arguments: str, says: list[str], code: int = 0) -> 
 
 
 def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
-    """Against the KMS of the same server, over HTTP."""
+    """Against the KMS of the same server, over HTTP; at an address that says that it is meant for KMS."""
     program = empty_bucket
+    program.environment["AWS_ENDPOINT_URL_KMS"] = s3_server.endpoint
     client = boto3.session.Session("tester", "made-up", region_name="us-east-1").client("kms", endpoint_url=s3_server.endpoint)
     first, second = (client.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
     program.run("init", "--encrypt", "--kms-key-id", first)
@@ -246,7 +266,29 @@ def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = first.rpartition("/")[2]
     (listed,) = program.run("key", "list", "--json").json
     assert listed["kind"] == "kms"
+    client.create_alias(AliasName="alias/first", TargetKeyId=first)
+    client.create_alias(AliasName="alias/second", TargetKeyId=second)
+    assert "already" in program.run("init", "--encrypt", "--kms-key-id", "alias/first").out
+    victim = program.elsewhere(program.home / "victim")  # who makes a project where an enemy has put his is not to use the enemy's
+    victim.quick = True
+    assert "does not open it" in victim.run("init", "--encrypt", "--kms-key-id", "alias/second", code=5).err
+    assert not list((victim.home / "home/state").rglob("project"))
+    program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = "alias/first"
+    assert "by its ARN" in program.run("ls", code=2).err
+    program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = first
     assert "KMS" in program.run("key", "add", "--kms-key-id", "nonsense", code=3).err
     client.close()
-    program.environment |= {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    program.environment["AWS_ENDPOINT_URL_KMS"] = "http://127.0.0.1:9"
     assert "KMS cannot be reached" in program.run("ls", code=5).err
+
+
+def test_key_list_shows_the_good_ones_and_a_line_for_each_other(program: Program) -> None:
+    key = program.home / "my.key"
+    program.environment["ARTIFACTMOUNT_KEY_FILE"] = str(key)
+    project = program.run("init", "--encrypt", "--key-file", key, "--json").json["id"]
+    forged = Slot("f" * 16, "file", bytes(32), {}, b"x" * 48, b"y" * 90, project)
+    (Path(program.project) / "keys" / forged.id).write_bytes(forged.encode())
+    listed = program.run("key", "list")
+    assert len(listed.lines) == 1 and forged.id not in listed.out and f"key slot {forged.id}" in listed.err
+    program.run("key", "remove", forged.id)
+    assert program.run("key", "list").err == ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,32 @@ from artifactmount.acts import Act, Open
 from artifactmount.artifact import append, checkpoint_before
 from artifactmount.cache import Cache
 from artifactmount.document import PROJECT_KEY
-from artifactmount.errors import ArtifactError, CorruptError, LockedError, NotFoundError, ProjectMismatchError, RefusedError
-from artifactmount.keys import PREFIX, SLOT_LIMIT, KeyFile, Keyring, NewKey, Passphrase, Slot, add_slot, remove_slot, stored_slots
+from artifactmount.errors import (
+    ArtifactError,
+    CorruptError,
+    DeniedError,
+    LockedError,
+    NeedsNewerError,
+    NotFoundError,
+    ProjectMismatchError,
+    RefusedError,
+    StoreError,
+    UnreachableError,
+)
+from artifactmount.keys import (
+    PREFIX,
+    SLOT_LIMIT,
+    KeyFile,
+    Keyring,
+    KmsKey,
+    NewKey,
+    Passphrase,
+    Slot,
+    add_slot,
+    proven_slots,
+    remove_slot,
+    stored_slots,
+)
 from artifactmount.project import Project
 from artifactmount.sealed import seal
 from artifactmount.state import State
@@ -32,7 +57,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.store = folder, MemoryStore()
-        self.file = KeyFile(str(folder / "my.key"))
+        self.file, self.aside = KeyFile(str(folder / "my.key")), str(folder / "aside")
         self.keyring = Keyring((self.file.path,), insists=True)
 
     @contextmanager
@@ -130,16 +155,32 @@ def test_the_last_key_stays(place: Place, tmp_path: Path) -> None:
         assert project.key is not None
         (first,) = stored_slots(place.store, project.id)[0]
         with pytest.raises(RefusedError, match="last key"):
-            remove_slot(place.store, project.id, first.id)
+            remove_slot(place.store, project.key, first.id, place.aside)
         second = add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
         with pytest.raises(NotFoundError):
-            remove_slot(place.store, project.id, "0" * 16)
-        remove_slot(place.store, project.id, first.id)
+            remove_slot(place.store, project.key, "0" * 16, place.aside)
+        remove_slot(place.store, project.key, first.id, place.aside)
         assert [slot.id for slot in stored_slots(place.store, project.id)[0]] == [second]
     with pytest.raises(LockedError), place.open():
         pass
     with place.open(keyring=Keyring((str(tmp_path / "second.key"),))):
         pass
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_forged_slot_counts_as_no_key(place: Place, damaged: bool) -> None:
+    """Whoever may create keys in the store, and has none of the project's, must not get the last real one removed."""
+    with place.open() as project:
+        assert project.key is not None
+        (real,) = stored_slots(place.store, project.id)[0]
+        forged = Slot("f" * 16, "file", bytes(32), {}, b"x" * 48, b"y" * 90, project.id)
+        place.put(PREFIX + forged.id, forged.encode()[:-5] if damaged else forged.encode())
+        proven, problems = proven_slots(place.store, project.key)
+        assert [slot.id for slot, _ in proven] == [real.id] and len(problems) == 1 and forged.id in str(problems[0])
+        with pytest.raises(RefusedError, match="last key"):
+            remove_slot(place.store, project.key, real.id, place.aside)
+        remove_slot(place.store, project.key, forged.id, place.aside)
+        assert place.stored().keys() == {PREFIX + real.id, PROJECT_KEY}
 
 
 def test_two_who_remove_each_others_last_key_both_keep_one(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +191,51 @@ def test_two_who_remove_each_others_last_key_both_keep_one(place: Place, tmp_pat
         delete = place.store.delete
         monkeypatch.setattr(place.store, "delete", lambda keys: delete([*keys, PREFIX + second]))  # somebody at the same moment
         with pytest.raises(RefusedError, match="last key"):
-            remove_slot(place.store, project.id, first.id)
+            remove_slot(place.store, project.key, first.id, place.aside)
         assert [slot.id for slot in stored_slots(place.store, project.id)[0]] == [first.id]
+
+
+@pytest.mark.parametrize("failure", [DeniedError("denied"), KeyboardInterrupt()])
+def test_a_key_that_cannot_be_put_back_is_kept(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """The race of above, and then the store lets nobody create, or the process is ended."""
+
+    def fails(key: str, data: bytes) -> bool:
+        raise failure
+
+    with place.open() as project:
+        assert project.key is not None
+        (first,) = stored_slots(place.store, project.id)[0]
+        second = add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
+        delete = place.store.delete
+        with monkeypatch.context() as patch:
+            patch.setattr(place.store, "delete", lambda keys: delete([*keys, PREFIX + second]))
+            patch.setattr(place.store, "create", fails)
+            with pytest.raises((StoreError, KeyboardInterrupt)) as caught:
+                remove_slot(place.store, project.key, first.id, place.aside)
+        (copy,) = Path(place.aside).iterdir()
+        assert isinstance(failure, KeyboardInterrupt) or str(copy) in str(caught.value)
+    assert place.stored().keys() == {PROJECT_KEY} and copy.stat().st_mode & 0o777 == 0o600
+    place.put(PREFIX + first.id, copy.read_bytes())
+    with place.open():
+        pass
+
+
+def test_a_key_that_may_not_be_deleted_leaves_no_copy(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(keys: Sequence[str]) -> None:
+        raise DeniedError("denied")
+
+    with place.open() as project:
+        assert project.key is not None
+        slot_id = add_slot(place.store, project.key, place.file, project.about(""))
+        with monkeypatch.context() as patch:
+            patch.setattr(place.store, "delete", fails)
+            with pytest.raises(DeniedError):
+                remove_slot(place.store, project.key, slot_id, place.aside)
+        assert not os.listdir(place.aside)
+        remove_slot(place.store, project.key, slot_id, place.aside)
+        assert not os.listdir(place.aside)
 
 
 def test_there_are_not_more_slots_than_one_may_have_to_try(place: Place) -> None:
@@ -192,6 +276,51 @@ def test_every_flipped_bit_of_a_key_slot_is_noticed(place: Place) -> None:
         pass
 
 
+@pytest.mark.parametrize("failure", [UnreachableError("away"), DeniedError("denied")])
+def test_a_store_that_does_not_answer_is_not_called_corrupt(place: Place, monkeypatch: pytest.MonkeyPatch, failure: ArtifactError) -> None:
+    get = place.store.get
+
+    def fails(key: str, start: int = 0, stop: int | None = None) -> bytes:
+        if key.startswith(PREFIX):
+            raise failure
+        return get(key, start, stop)
+
+    monkeypatch.setattr(place.store, "get", fails)
+    with pytest.raises(type(failure)), place.open():
+        pass
+
+
+def test_a_slot_of_a_newer_format_asks_for_a_newer_program(place: Place, tmp_path: Path) -> None:
+    with place.open() as project:
+        assert project.key is not None
+        (slot,) = stored_slots(place.store, project.id)[0]
+        fields = {name: value for name, value in json.loads(slot.encode()).items() if name != "check"}
+        place.put(PREFIX + slot.id, seal({**fields, "format": 2}))
+        with pytest.raises(NeedsNewerError, match="newer artifactmount"), place.open():
+            pass
+        add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
+    with place.open(keyring=Keyring((str(tmp_path / "second.key"),))):  # it is nothing to who has another key
+        pass
+
+
+def test_slots_are_read_side_by_side(place: Place, tmp_path: Path) -> None:
+    """Else every command over a project of 64 keys waits for 64 requests before its own."""
+    with place.open() as project:
+        assert project.key is not None
+        for _ in range(3):
+            add_slot(place.store, project.key, place.file, project.about(""))
+    get, all_at_once = place.store.get, threading.Barrier(4)
+
+    def waits(key: str, start: int = 0, stop: int | None = None) -> bytes:
+        if key.startswith(PREFIX):
+            all_at_once.wait(30)
+        return get(key, start, stop)
+
+    place.store.get = waits  # type: ignore[method-assign]
+    with place.open():
+        pass
+
+
 def test_nothing_in_a_key_slot_can_be_changed_by_who_has_no_key(place: Place) -> None:
     """The checksum is no obstacle to an enemy; the project's key is."""
     with place.open() as project:
@@ -217,6 +346,38 @@ def test_every_field_of_project_json_is_proven_by_the_key(place: Place) -> None:
             pass
 
 
+def _forge(place: Place, kind: str, count: int) -> None:
+    """Slots that nobody has a key for, and that come before every real one."""
+    with place.open() as project:
+        for number in range(count):
+            forged = Slot(f"{number:016x}", kind, bytes(32), {}, b"x" * 48, b"y" * 90, project.id)
+            assert place.store.create(PREFIX + forged.id, forged.encode())
+
+
+def test_forged_slots_do_not_keep_a_key_file_out(place: Place, tmp_path: Path) -> None:
+    """Nor do they keep another key from being added."""
+    _forge(place, "file", SLOT_LIMIT)
+    with place.open() as project:
+        assert project.key is not None
+        add_slot(place.store, project.key, KeyFile(str(tmp_path / "second.key")), project.about(""))
+    with place.open("bob", keyring=Keyring((str(tmp_path / "second.key"),))):
+        pass
+
+
+def test_what_is_not_tried_is_said(place: Place, tmp_path: Path) -> None:
+    """Whoever has the right key is not told that it does not open the project."""
+    _forge(place, "passphrase", SLOT_LIMIT + 3)
+    with pytest.raises(CorruptError, match="3 of the kind passphrase were not tried"), place.open("bob", keyring=Keyring(passphrase="x")):
+        pass
+    wrong = str(tmp_path / "wrong.key")
+    KeyFile(wrong).begin("")
+    for number in range(1000):
+        place.store.create(f"{PREFIX}0-{number}", b"")
+    with pytest.raises(CorruptError) as caught, place.open("bob", keyring=Keyring((wrong,))):
+        pass
+    assert "more below keys/ than" in str(caught.value)
+
+
 def test_a_store_cannot_choose_what_a_passphrase_costs(place: Place) -> None:
     with place.open() as project:
         assert project.key is not None
@@ -229,6 +390,22 @@ def test_a_store_cannot_choose_what_a_passphrase_costs(place: Place) -> None:
         place.put(PREFIX + slot_id, costly.encode())
         with pytest.raises(LockedError), place.open("bob", keyring=Keyring(passphrase=QUICK.text)):
             pass
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:kms:us-east-1:666666666666:alias/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "arn:aws:kms:us-east-1:666666666666:key/other/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "alias/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "1234abcd-12ab-34cd-56ef-1234567890ab",
+    ],
+)
+@pytest.mark.parametrize("key_id", ["1234abcd-12ab-34cd-56ef-1234567890ab", ""])
+def test_what_a_slot_calls_a_kms_key_is_a_key_itself(arn: str, key_id: str) -> None:
+    """An enemy's alias may be called like somebody's key. KMS is not even asked."""
+    with pytest.raises(CorruptError):
+        KmsKey(key_id).secret({"key": arn, "ciphertext": "00"}, "0" * 32)
 
 
 def test_a_plain_project_in_its_place_is_refused(place: Place) -> None:
@@ -342,3 +519,32 @@ def test_two_who_make_the_same_project_at_once_make_one(tmp_path: Path) -> None:
     with place.open("ann", protect=place.file) as project:
         assert not project.created and project.key is not None
         assert len([key for key in place.stored() if key.startswith(PREFIX)]) == 1
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_project_whose_creation_is_answered_as_existing_is_ours(tmp_path: Path, encrypted: bool) -> None:
+    """What lies between may send the request twice, and pass on the second answer: the project is there, and so must its only slot be."""
+    place = Place(tmp_path)
+    create = place.store.create
+    place.store.create = lambda key, data: create(key, data) and key != PROJECT_KEY  # type: ignore[method-assign]
+    with closing(Cache(str(tmp_path / "c"))) as cache:
+        project = Project(place.store, cache, str(tmp_path / "s"), create=True, protect=place.file if encrypted else None)
+        assert project.created and (project.key is not None) == encrypted
+    if encrypted:
+        with place.open("bob") as project:
+            assert project.key_problems() == []
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_pin_that_cannot_be_read_is_a_warning_and_the_project_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encrypted: bool
+) -> None:
+    place = Place(tmp_path)
+    with closing(Cache(str(tmp_path / "c"))) as cache:
+        made = Project(place.store, cache, str(tmp_path / "s"), create=True, protect=place.file if encrypted else None)
+        pin = Path(made.pins.path) / "project"
+        pin.unlink()
+        pin.mkdir()
+        project = Project(place.store, cache, str(tmp_path / "s"), keyring=place.keyring if encrypted else Keyring())
+        assert (project.key is not None) == encrypted and project.refresh("animals").seq == -1
+    assert [record.getMessage().split(" in ")[0] for record in caplog.records] == ["what was seen of the project cannot be remembered"]

@@ -10,6 +10,7 @@ import pytest
 
 from artifactmount.artifact import Artifact
 from artifactmount.document import PROJECT_KEY
+from artifactmount.keys import PREFIX as KEYS_PREFIX
 from artifactmount.policy import Role, make_policy
 from artifactmount.ranges import PackId
 from tests.store.iam import allowed
@@ -43,7 +44,13 @@ def test_every_key_that_is_written_is_named(role: Role, prefix: str, artifact: s
             assert not may(policy, "s3:GetObject", where, {"aws:SecureTransport": "false"})
     document = f"arn:aws:s3:::bucket/{prefix}{PROJECT_KEY}"
     assert may(policy, "s3:GetObject", document, TLS)
+    assert may(policy, "s3:PutObject", document, CREATING) == (role is not Role.READER)  # that it is refused is how a store is tried
     assert not may(policy, "s3:DeleteObject", document, TLS)
+    slot = f"arn:aws:s3:::bucket/{prefix}{KEYS_PREFIX}0123456789abcdef"
+    assert may(policy, "s3:GetObject", slot, TLS)
+    for action, context in (("s3:PutObject", CREATING), ("s3:DeleteObject", TLS)):  # else a writer could keep others out
+        assert may(policy, action, slot, context) == (role is Role.ADMIN and artifact is None)
+    assert not may(policy, "s3:PutObject", f"arn:aws:s3:::bucket/{prefix}strange", CREATING)
     for foreign in ("other/project.json", f"{prefix[:-1]}-others/key"):
         assert may(policy, "s3:GetObject", f"arn:aws:s3:::bucket/{foreign}", TLS) == (prefix == "" and artifact is None)
     assert not may(policy, "s3:GetObject", f"arn:aws:s3:::bucket2/{prefix}{PROJECT_KEY}", TLS)
@@ -78,10 +85,11 @@ def test_a_higher_role_may_do_all_that_a_lower_one_may() -> None:
     def allows(role: Role) -> set[tuple[str, str]]:
         policy = make_policy(role, "b", "p/", kms_key="k")
         return {
-            (action, json.dumps([s["Resource"], s.get("Condition")]))
+            (action, json.dumps([resource, s.get("Condition")]))
             for s in policy["Statement"]
             if s["Effect"] == "Allow"
             for action in s["Action"]
+            for resource in s["Resource"]
         }
 
     assert allows(Role.READER) < allows(Role.WRITER) < allows(Role.ADMIN)

@@ -107,6 +107,10 @@ def test_the_config_says_project_and_encryption(tmp_path: Path) -> None:
         ('[s3]\nsse = "aws:kms"\nsse-kms-key-id = 7', "goes with sse"),
         ('s3 = "AES256"', "s3 is a table"),
         ("project = ", "Invalid value"),
+        ('keyfile = "/home/ann/my.key"', "knows no 'keyfile'"),
+        ("[reference]\nallow = []", "knows no 'reference'"),
+        ("project = 7", "project is a text"),
+        ("key-file = true", "key-file is a text"),
     ],
 )
 def test_a_config_that_says_nothing_clear_is_refused(tmp_path: Path, text: str, why: str) -> None:
