@@ -43,6 +43,13 @@ class Pins:
                 f"remove {self.path}"
             )
 
+    def artifacts(self) -> set[str]:
+        """The artifacts of which a head was seen."""
+        try:
+            return {name.removeprefix("a-") for name in os.listdir(self.path) if name.startswith("a-")}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
     def get(self, artifact: str) -> tuple[int, bytes] | None:
         """(seq, digest) of the highest head seen of an artifact."""
         text = self._read("a-" + artifact)

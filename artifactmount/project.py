@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
@@ -204,6 +204,15 @@ class Project:
                 return sorted(set(found))
             after = max(page)
 
+    def vanished(self, names: Collection[str]) -> list[str]:
+        """Artifacts that this machine saw and that are not among these `names`: a log stays when all its versions are deleted."""
+        try:
+            missing = self.pins.artifacts().difference(names)
+        except OSError as error:
+            self._cannot_remember(error)
+            return []
+        return sorted(missing.difference(self.names())) if missing else []  # another process may have made one meanwhile
+
     def known(self, name: str) -> State | None:
         """The newest state this process or the cache knows, without asking the store."""
         state = self._states.get(name)
@@ -320,6 +329,11 @@ def open_store(url: str) -> Store:
     if "://" in path:
         raise UsageError(f"cannot open {url!r}: a project is s3://bucket/prefix or a folder")
     return FolderStore(os.path.abspath(os.path.expanduser(path)))
+
+
+def absolute(url: str) -> str:
+    """The URL of the same place from any working directory."""
+    return url if url.startswith("s3://") else open_store(url).url
 
 
 def same_place(url: str, other: str) -> bool:

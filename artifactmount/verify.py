@@ -70,7 +70,11 @@ def verify(
     report = Report()
     project.check_document()
     report.problems += project.key_problems()
-    for name in project.names() if reference is None else [reference.artifact]:
+    names = project.names() if reference is None else [reference.artifact]
+    if reference is None:
+        gone = project.vanished(names)
+        report.problems += [f"{name}: this machine saw it, and the store has nothing of it any more, not even its log" for name in gone]
+    for name in names:
         found = Report()
         for _ in range(_TRIES):
             found = Report()

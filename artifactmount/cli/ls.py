@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -47,6 +48,8 @@ def ls(settings: Settings, what: str | None, long: bool, as_json: bool) -> None:
 
 def _artifacts(project: Project, long: bool, as_json: bool) -> None:
     names = project.names()
+    for name in project.vanished(names):
+        print(f"warning: this machine saw an artifact {name}, of which {project.url} shows nothing any more", file=sys.stderr)
     with ThreadPoolExecutor(_PARALLEL) as pool:  # one request each: whether a name still has versions, only its log says
         live = [(name, state) for name, state in zip(names, pool.map(project.refresh, names), strict=True) if state.versions]
     if as_json:

@@ -12,6 +12,7 @@ from artifactmount.errors import LockedError, UsageError
 from artifactmount.keys import Keyring
 from artifactmount.mountpoint import Record, locate
 from artifactmount.mountpoint import unmount as unmount_at
+from artifactmount.project import absolute
 
 _LARGEST_ID = (1 << 32) - 2  # the one above means "no change" to chown(2)
 _OCTAL = re.compile(r"0?[0-7]{1,3}")
@@ -36,7 +37,7 @@ def mount(settings: Settings, mountpoint: str, foreground: bool, allow_other: bo
 
     bits = _umask(umask)
     at = locate(named(mountpoint, "MOUNTPOINT"))
-    what = Mount(settings.url, settings.cache_path, settings.budget, at, settings.state_directory, allow_other, uid, gid, bits)
+    what = Mount(absolute(settings.url), settings.cache_path, settings.budget, at, settings.state_directory, allow_other, uid, gid, bits)
     if foreground:
         log_to(sys.stderr)
         serve(what, lambda: print(f"{what.url} is mounted at {what.mountpoint}; ^C unmounts", file=sys.stderr), settings.keyring)

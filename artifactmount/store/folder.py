@@ -29,7 +29,7 @@ class FolderStore:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
-        self.url = self.place = self.path
+        self.url, self.place = self.path, os.path.realpath(path)
         self._temporary = os.path.join(self.path, _TEMPORARY)
         self._swept = False
         self._durable: set[str] = set()  # folders whose names, and those of the folders above, this process made durable

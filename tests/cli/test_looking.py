@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -237,3 +238,15 @@ def test_output_is_for_pipes(logged: Program) -> None:
     """What one types: sort, uniq and the like get lines, and nothing else."""
     done = subprocess.run(["sort", "-r"], input=logged.run("ls", "pets:v0").out, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["run.sh", "newest", "cats", "README"]
+
+
+def test_an_artifact_that_vanished_is_missed(program: Program, tmp_path: Path) -> None:
+    """The machine that saw it is told; one that comes new cannot know."""
+    for name in ("pets", "plants"):
+        program.run("snapshot", write(tmp_path / name, {b"a": File(b"content")}), name)
+    shutil.rmtree(Path(program.project) / "artifacts/plants")
+    listed = program.run("ls")
+    assert listed.out == "pets\n" and "this machine saw an artifact plants" in listed.err
+    assert "plants: this machine saw it" in program.run("verify", code=1).out
+    other = program.elsewhere(tmp_path / "elsewhere")
+    assert other.run("ls").err == "" and "all good" in other.run("verify").out

@@ -59,6 +59,13 @@ def test_a_mount_by_a_relative_path_and_through_a_link(animals: Project, monkeyp
         assert not is_mounted(mount.path)
 
 
+def test_a_mount_of_a_project_by_a_relative_path(animals: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon has another working directory."""
+    monkeypatch.chdir(animals.root)
+    with mounted(animals, options=("--project", "project")) as mount:
+        assert (mount / "animals/v0/cat.png").read_bytes() == b"cat"
+
+
 def test_a_mountpoint_with_spaces_and_strange_bytes(animals: Project) -> None:
     with mounted(animals, "a b\\040\n" + os.fsdecode(b"\xff")) as mount:
         assert (mount / "animals/v0/cat.png").read_bytes() == b"cat"

@@ -220,6 +220,8 @@ def test_two_log_entries_cannot_be_swapped() -> None:
     for at, data in ((artifact.empty(), second), (state, first), (state, entries(artifact, 2)[1])):
         with pytest.raises(CorruptError):  # the last: right for its slot, but of another history
             artifact.apply(at, data)
+    with pytest.raises(CorruptError, match="put where it does not belong"):  # the encryption alone would notice
+        artifact.cipher.open_record(Record.ENTRY, 1, first)
     with pytest.raises(CorruptError):
         encryption.artifact(PROJECT, "plants", encrypted=True).decode_entry(first, 0)
 
