@@ -23,13 +23,13 @@ def expired(state: State, rule: Rule, now: datetime) -> list[int]:
     kept = set(numbers[-rule.last :]) if rule.last else set()
     kept |= {n for alias, n in state.aliases.items() if rule.aliased or alias == LATEST}
     if rule.younger_than is not None:
-        kept |= {n for n, version in state.versions.items() if _is_younger(version.time, now - rule.younger_than)}
+        kept |= {n for n, version in state.versions.items() if _is_younger(version.time, now, rule.younger_than)}
     return [n for n in numbers if n not in kept]
 
 
-def _is_younger(time: str, limit: datetime) -> bool:
+def _is_younger(time: str, now: datetime, age: timedelta) -> bool:
     try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
+        moment, limit = datetime.fromisoformat(time), now - age
+    except (ValueError, OverflowError):  # no time; or a limit before the year 1, and nothing is as old as that
         return True
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) >= limit

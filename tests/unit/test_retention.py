@@ -36,6 +36,8 @@ _STATE = state({0: 50, 2: 40, 3: 31, 5: 3, 6: 1}, {"best": 2})
         (Rule(younger_than=timedelta(days=30)), [0, 2, 3]),
         (Rule(younger_than=timedelta(days=30), aliased=True), [0, 3]),
         (Rule(last=3, younger_than=timedelta(days=1)), [0, 2]),
+        (Rule(younger_than=timedelta(days=800_000)), []),  # before the year 1
+        (Rule(younger_than=timedelta.max), []),
         (Rule(younger_than=timedelta(0)), [0, 2, 3, 5]),  # the latest is always kept
     ],
 )
