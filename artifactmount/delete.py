@@ -79,12 +79,14 @@ def delete_versions(
     return deleted
 
 
-def delete_artifact(project: Project, name: str) -> Deleted:
+def delete_artifact(project: Project, name: str, *, dry_run: bool = False) -> Deleted:
     """Delete all versions of an artifact, its aliases, and everything that sessions left. The log says so, and its numbers go on.
 
     Raises NotFoundError, StoreError (DeniedError before anything is done), OutcomeUnknownError.
     """
     known = ever(project, name)
+    if dry_run:
+        return _all_of(known, project.catalog(name))
     project.check_may_delete(name)
     steps = delete_all_steps(project.artifact(name), project.catalog(name), known, project.writer)
     state, deleted = drive(project.store, steps)
@@ -106,9 +108,7 @@ def delete_all_steps(artifact: Artifact, catalog: Catalog, known: State, writer:
 
     def make(state: State) -> Steps[Act | None]:
         nonlocal deleted
-        deleted = Deleted(list(state.versions), None, len(state.packs))
-        with suppress(ArtifactError):  # what cannot be read can be deleted all the same
-            deleted.freed = yield Local(partial(live_bytes, state, catalog))
+        deleted = yield Local(partial(_all_of, state, catalog))
         return Commit(None, PackRanges(), (DeleteArtifact(),)) if state.versions or state.open else None
 
     after = (yield from append(artifact, known, make, writer)).state
@@ -120,6 +120,14 @@ def delete_all_steps(artifact: Artifact, catalog: Catalog, known: State, writer:
     )
     state = yield from sweep_checkpoints(artifact, state, writer)
     return state, deleted
+
+
+def _all_of(state: State, catalog: Catalog) -> Deleted:
+    """What the deletion of everything comes to. What cannot be read can be deleted all the same."""
+    deleted = Deleted(list(state.versions), None, len(state.packs))
+    with suppress(ArtifactError):
+        deleted.freed = live_bytes(state, catalog)
+    return deleted
 
 
 def _confirm(artifact: Artifact, trash: PackRanges, state: State) -> None:

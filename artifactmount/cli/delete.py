@@ -38,10 +38,10 @@ def delete(
         name, numbers = _chosen(project, what, everything)
         if numbers and not (dry_run or yes):
             ask(name, numbers)
-        if everything and not dry_run:
-            done = delete_artifact(project, name)
+        if everything:
+            done = delete_artifact(project, name, dry_run=dry_run)
         else:
-            done = delete_versions(project, name, numbers, delete_aliases=delete_aliases or everything, dry_run=dry_run)
+            done = delete_versions(project, name, numbers, delete_aliases=delete_aliases, dry_run=dry_run)
     print_deleted(name, done, dry_run, as_json)
 
 

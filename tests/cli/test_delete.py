@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from shutil import rmtree
 
 import pytest
 
@@ -131,6 +132,17 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing(animals: Program, requ
         "rewritten": 0,
         "passed": {},
     }
+
+
+def test_a_dry_run_of_all_says_what_is_done_also_where_metadata_is_lost(program: Program, tmp_path: Path) -> None:
+    program.quick = True
+    for content in (b"one", b"two"):
+        program.run("snapshot", write(tmp_path / "pets", {b"f": File(content)}), "pets")
+    (Path(program.project) / "artifacts/pets/data/0000000000000000/00000001").unlink()
+    rmtree(program.home / "cache")
+    told = program.run("delete", "pets", "--all", "--dry-run").out
+    assert told == "pets: would delete v0, v1: an unknown amount in 4 packs freed\n"
+    assert program.run("delete", "pets", "--all", "--yes").out == told.replace("would delete", "deleted")
 
 
 def test_where_nobody_can_be_asked_it_takes_yes(animals: Program, request: pytest.FixtureRequest) -> None:
