@@ -43,6 +43,7 @@ from artifactmount.log import (
     entry_digest,
     needs_checkpoint,
 )
+from artifactmount.loss import describe_loss
 from artifactmount.ranges import SESSION_LIMIT, PackId, PackRanges
 from artifactmount.state import State, genesis
 from artifactmount.steps import Create, Delete, Get, GetMany, ListKeys, Local, Pause, Steps
@@ -129,6 +130,11 @@ class Artifact:
         if not (session.isdecimal() and number.isdecimal()) or self.pack_key(PackId(int(session), int(number))) != key:
             return None
         return PackId(int(session), int(number))
+
+    def lost(self, state: State, missing: KeyMissingError) -> CorruptError:
+        """The error of a key that is missing although the newest state, `state`, names it."""
+        pack = self.pack_of(missing.key)
+        return CorruptError(f"{self.name}: {missing}" if pack is None else describe_loss(self.name, state, pack, missing.key))
 
     def empty(self) -> State:
         """The state before the first entry."""
@@ -264,7 +270,7 @@ def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Step
             # A run or pack that the state names is gone: somebody deleted or moved it, and a newer head says so; or it is lost.
             newer = yield from head(artifact, state)
             if newer.seq == state.seq:
-                raise CorruptError(f"{artifact.name}: {missing}") from missing
+                raise artifact.lost(state, missing) from missing
             state = newer
             continue
         if act is None:

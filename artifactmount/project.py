@@ -274,7 +274,7 @@ class Project:
             except KeyMissingError as missing:
                 newer = self.refresh(name)
                 if newer.seq == state.seq:
-                    raise CorruptError(f"{name}: {missing}") from missing
+                    raise self.artifact(name).lost(state, missing) from missing
                 state = newer
         raise StoreError(f"{name} changed {_REFRESHES} times while it was read; run the command again")
 

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from artifactmount.acts import Act, Close, Open
 from artifactmount.artifact import Artifact, Writer, append, finish_trash, head, session_keys
-from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, OutcomeUnknownError, RefusedError, StoreFullError
+from artifactmount.errors import ArtifactError, KeyMissingError, OutcomeUnknownError, RefusedError, StoreFullError
 from artifactmount.journal import Journal
 from artifactmount.ranges import PackId
 from artifactmount.state import State
@@ -178,7 +178,7 @@ def complete(artifact: Artifact, writer: Writer, state: State, work: Work[T_co])
             except KeyMissingError as missing:  # a run that a newer state replaced
                 newer = yield from head(artifact, state)
                 if newer.seq == state.seq:
-                    raise CorruptError(f"{artifact.name}: {missing}") from missing
+                    raise artifact.lost(state, missing) from missing
                 state = newer
     except (OutcomeUnknownError, KeyboardInterrupt):
         raise

@@ -30,7 +30,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("crypto", "document"),
     ("folders", "reference"),
     ("run", "run_builder", "squash", "manifest", "merge", "card"),
-    ("state", "log", "fold", "names", "retention"),
+    ("state", "log", "fold", "names", "retention", "loss"),
     ("store",),
     ("store.folder", "store.s3", "store.memory"),
     ("kms",),

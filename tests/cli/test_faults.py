@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
+from shutil import rmtree
 
 import pytest
 
@@ -66,6 +67,43 @@ def test_snapshots_and_deletions_over_a_network_that_fails_now_and_then(
     assert [version["version"] for version in healthy.run("ls", "pets", "--json").json] == ["v1", "v2"]
     assert [downloaded(healthy, version) for version in ("v1", "v2")] == logged[1:]
     assert healthy.run("verify").out.endswith("all good\n")
+
+
+# -- a pack that is gone ---------------------------------------------------------------------------------------------------------------
+def test_lost_metadata_is_told_with_all_it_takes_along_and_what_to_do(program: Program, tmp_path: Path) -> None:
+    program.quick = True
+    for number in range(4):
+        program.run("snapshot", write(tmp_path / "pets", {b"f": File(b"%d" % number)}), "pets")
+    keys = sorted(path for path in Path(program.project, "artifacts/pets/data").rglob("*") if path.is_file())
+    assert len(keys) == 8
+    keys[3].unlink()  # the metadata of v1
+    rmtree(program.home / "cache")
+    for arguments in (
+        ("snapshot", tmp_path / "pets", "pets"),
+        ("du", "pets"),
+        ("expire", "pets", "--keep-last", "1", "--yes"),
+        ("delete", "pets:v3", "--yes"),
+        ("ls", "pets:v2"),
+    ):
+        said = program.run(*arguments, code=6).err
+        assert said == (
+            f"artifactmount: pets: the metadata of v1 is lost: {keys[3].relative_to(program.project)} is not in the store, and v1, v2, v3 "
+            "cannot be read without it; put that key back from a backup or the bucket's old versions; or download what still reads (v0), "
+            "then begin anew after `artifactmount delete pets --all`; `artifactmount verify pets` lists all that is wrong\n"
+        )
+    assert downloaded(program, "v0") == {b"f": File(b"0")}
+    program.run("delete", "pets", "--all", "--yes")
+
+
+def test_lost_content_is_told_with_the_version_that_stored_it(program: Program, tmp_path: Path) -> None:
+    program.quick = True
+    versions: list[Tree] = [{b"a": File(b"a"), b"b": File(b"b")}, {b"a": File(b"a")}]
+    for tree in versions:
+        program.run("snapshot", write(tmp_path / "pets", tree), "pets")
+    key = "artifacts/pets/data/0000000000000000/00000000"
+    (Path(program.project) / key).unlink()
+    said = program.run("delete", "pets:v0", "--yes", code=6).err
+    assert said.startswith(f"artifactmount: pets: content that v0 stored is lost: {key} is not in the store; put that key back")
 
 
 # -- a full disk -----------------------------------------------------------------------------------------------------------------------
