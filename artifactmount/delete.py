@@ -38,12 +38,13 @@ _MOVE_BYTES, _REPLACE_BYTES = 50, 900
 
 @dataclass(slots=True)
 class Deleted:
-    """What a deletion did, or would do: versions that go; plain bytes that leave the store (None: a run could not be read); packs that
-    leave it whole, and those that leave after what is still live in them was written anew; and by version, the plain bytes that it is
-    charged for from now on."""
+    """What a deletion did, or would do: versions that go; the bytes of content that leave the store, plain and as they were packed (None: a
+    run could not be read); packs that leave it whole, and those that leave after what is still live in them was written anew; and by
+    version, the plain bytes that it is charged for from now on."""
 
     versions: list[int] = field(default_factory=list)
     freed: int | None = 0
+    freed_stored: int | None = 0
     packs: int = 0
     rewritten: int = 0
     passed: dict[int, int] = field(default_factory=dict)
@@ -124,9 +125,9 @@ def delete_all_steps(artifact: Artifact, catalog: Catalog, known: State, writer:
 
 def _all_of(state: State, catalog: Catalog) -> Deleted:
     """What the deletion of everything comes to. What cannot be read can be deleted all the same."""
-    deleted = Deleted(list(state.versions), None, len(state.packs))
+    deleted = Deleted(list(state.versions), None, None, len(state.packs))
     with suppress(ArtifactError):
-        deleted.freed = live_bytes(state, catalog)
+        deleted.freed, deleted.freed_stored = live_bytes(state, catalog)
     return deleted
 
 
@@ -270,6 +271,7 @@ class Deletion:
         return Deleted(
             plan.gone,
             sum(sum(chunks.values()) for chunks in plan.dead.values()),
+            plan.stored,
             len(dead) + sum(len(state.versions[n].metadata.packs) for n in (*plan.gone, *plan.runs)),
             len(plan.partly),
             plan.passed,

@@ -7,7 +7,7 @@ not at all, so a pack that dies in part shows in the runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -25,12 +25,14 @@ Places = dict[PackId, dict[bytes, int]]
 @dataclass(slots=True)
 class Plan:
     """A deletion worked out on one state: the new runs of versions whose base goes, what is still live of packs that die in part, and what
-    dies. Of the packs that were looked at: what each version is charged for, and what of it passed to it from those that go."""
+    dies, with its bytes as they are packed. Of the packs that were looked at: what each version is charged for, and what of it passed to it
+    from those that go."""
 
     gone: list[int]
     runs: dict[int, Run]
     partly: dict[PackId, frozenset[bytes]]
     dead: Places
+    stored: int
     charged: dict[int, int]
     passed: dict[int, int]
 
@@ -62,16 +64,17 @@ def plan_deletion(state: State, catalog: Catalog, gone: list[int]) -> Plan:
     dead = {pack: {d: size for d, size in chunks.items() if d not in after.get(pack, {})} for pack, chunks in before.items()}
     dead = {pack: chunks for pack, chunks in dead.items() if chunks}
     partly = {pack: frozenset(after[pack]) for pack in dead if after.get(pack)}
-    return Plan(gone, runs, partly, dead, charged, {n: more for n, more in passed.items() if more})
+    return Plan(gone, runs, partly, dead, _stored(state, old, dead), charged, {n: more for n, more in passed.items() if more})
 
 
-def live_bytes(state: State, catalog: Catalog) -> int:
-    """The plain bytes of all live places."""
+def live_bytes(state: State, catalog: Catalog) -> tuple[int, int]:
+    """The bytes of all live places: plain, and as they are packed."""
     catalog.load(state.versions.values())
+    runs = [catalog.run(version) for version in state.versions.values()]
     places: Places = {}
-    for version in state.versions.values():
-        _add(places, _places(state, catalog.run(version), None))
-    return sum(sum(chunks.values()) for chunks in places.values())
+    for run in runs:
+        _add(places, _places(state, run, None))
+    return sum(sum(chunks.values()) for chunks in places.values()), _stored(state, runs, places)
 
 
 def _squashed(state: State, catalog: Catalog, gone: list[int]) -> tuple[dict[int, Run], list[Run]]:
@@ -101,6 +104,19 @@ def _places(state: State, run: Run, only: Collection[PackId] | None) -> Places:
             if (found := chunks[pack]) is not None:
                 found[digest] = plain
     return places
+
+
+def _stored(state: State, runs: Iterable[Run], places: Places) -> int:
+    """The bytes of these places as they are packed. One more pass through the runs that name them, as few want to know."""
+    waiting = {pack: set(chunks) for pack, chunks in places.items()}
+    total = 0
+    for run in runs:
+        chunks = [waiting.get(state.resolve(pack), set()) for pack in run.packs]
+        for _, digest, pack, _, stored, _ in run.places():
+            if digest in chunks[pack]:
+                chunks[pack].remove(digest)
+                total += stored
+    return total
 
 
 def _add(places: Places, more: Places) -> None:

@@ -87,6 +87,7 @@ def _facts(done: Deleted) -> dict[str, Any]:
     return {
         "versions": [f"v{n}" for n in done.versions],
         "freed": done.freed,
+        "freed_stored": done.freed_stored,
         "packs": done.packs,
         "rewritten": done.rewritten,
         "passed": {f"v{n}": more for n, more in done.passed.items()},
@@ -104,7 +105,12 @@ def print_deleted(name: str, done: Deleted, dry_run: bool, as_json: bool) -> Non
         return
     versions = ", ".join(f"v{n}" for n in done.versions[:10]) + (f" … ({len(done.versions)})" if len(done.versions) > 10 else "")
     anew = f", {plural(done.rewritten, 'pack')} written anew" if done.rewritten else ""
-    freed = "an unknown amount" if done.freed is None else size(done.freed)
+    freed = "an unknown amount" if done.freed is None else _amount(done.freed, done.freed_stored or 0)
     print(f"{name}: {would} {versions}: {freed} in {plural(done.packs, 'pack')} freed{anew}")
     for n, more in done.passed.items():
         print(f"{name}:v{n} is charged for {size(more)} more")
+
+
+def _amount(content: int, stored: int) -> str:
+    """What files lose; beside it what the store does, where compression made that another figure."""
+    return size(content) if size(content) == size(stored) else f"{size(content)} ({size(stored)} as stored)"

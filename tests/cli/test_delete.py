@@ -128,10 +128,21 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing(animals: Program, requ
         "dry_run": False,
         "versions": ["v1"],
         "freed": 3 * MB,
+        "freed_stored": 3 * MB + (3 * AROUND if encryption.ENCRYPTED else 0),
         "packs": 2,
         "rewritten": 0,
         "passed": {},
     }
+
+
+def test_content_that_was_compressed_is_told_as_files_and_as_stored(program: Program, tmp_path: Path) -> None:
+    program.quick = True
+    program.run("snapshot", write(tmp_path / "pets", {b"f": File(b"the same words again and again\n" * 20_000)}), "pets")
+    done = program.run("delete", "pets:v0", "--dry-run", "--json").json
+    assert done["freed"] == 620_000 and 0 < done["freed_stored"] < 1000
+    said = f"v0: 620.0 kB ({done['freed_stored']} B as stored) in 2 packs freed\n"
+    assert program.run("delete", "pets:v0", "--dry-run").out == f"pets: would delete {said}"
+    assert program.run("delete", "pets", "--all", "--yes").out == f"pets: deleted {said}"
 
 
 def test_a_dry_run_of_all_says_what_is_done_also_where_metadata_is_lost(program: Program, tmp_path: Path) -> None:

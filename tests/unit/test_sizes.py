@@ -137,3 +137,17 @@ def test_the_whole_artifact_frees_all_that_du_counts(project: Project, snapshot:
     done = delete_artifact(project, "animals")
     assert (done.versions, done.freed, done.passed, done.rewritten) == ([0, 1], 6 * MB, {}, 0)
     assert costs(project) == {} and not project.store.list_keys("artifacts/animals/data/")
+
+
+def test_what_is_freed_as_stored_is_what_leaves_the_packs(project: Project, snapshot: Take) -> None:
+    """Content that can be compressed, of a pack that dies in part; then of all that is left."""
+    text = b"the same words again and again\n" * 20_000
+    snapshot({"text": text, "small": b"s", "dog.png": DOG})
+    snapshot({"small": b"s", "dog.png": DOG, "again": text[:-1]})
+    before = content_of(project)
+    done = delete_versions(project, "animals", [0])
+    assert (done.freed, done.rewritten) == (len(text), 1)
+    assert done.freed_stored == before - content_of(project) < 1000
+    left = content_of(project)
+    assert delete_artifact(project, "animals", dry_run=True).freed_stored == left > MB
+    assert delete_artifact(project, "animals").freed_stored == left
