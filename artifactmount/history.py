@@ -13,7 +13,7 @@ from artifactmount.artifact import Artifact, checkpoint_before, read_entries
 from artifactmount.errors import CorruptError
 from artifactmount.fold import fold
 from artifactmount.log import CHECKPOINT_EVERY, Entry, entry_digest
-from artifactmount.rows import Change, path_of
+from artifactmount.rows import Change, Kind, kind_of, path_of
 from artifactmount.run import Run
 from artifactmount.state import State
 from artifactmount.steps import drive
@@ -80,19 +80,21 @@ def _block(store: Store, artifact: Artifact, start: int, stop: int) -> list[byte
 
 
 def changes(run: Run) -> Iterator[tuple[str, bytes, int]]:
-    """(letter, path, size in bytes) of everything a version changed, in order: A added, M changed, D removed."""
+    """(letter, path, size in bytes) of everything a version changed, in order: A added, M changed, D removed (its old size). The path of a
+    directory ends with a slash."""
     at = run.name_offsets()
     for key, start, stop in run.directories():
         for row in range(start, stop):
-            yield LETTERS[run.change(row)], path_of(key, bytes(run.names[at[row] : at[row + 1]])), run.size(row)
+            slash = b"/" if kind_of(run.mode(row)) is Kind.DIRECTORY else b""
+            yield LETTERS[run.change(row)], path_of(key, bytes(run.names[at[row] : at[row + 1]])) + slash, run.size(row)
 
 
-def change_of(run: Run, key: bytes, name: bytes) -> str | None:
-    """The letter of what a version did to one path; None when it left it alone."""
+def change_of(run: Run, key: bytes, name: bytes) -> tuple[str, int] | None:
+    """The letter of what a version did to one path, and the size in bytes, as `changes` gives them; None when it left it alone."""
     for directory, start, stop in run.directories():
         if directory == key:
             at = run.name_offsets()
             for row in range(start, stop):
                 if run.names[at[row] : at[row + 1]] == name:
-                    return LETTERS[run.change(row)]
+                    return LETTERS[run.change(row)], run.size(row)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import click
 
@@ -26,7 +27,8 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
     """Show what differs between two versions.
 
     A line each: A (only in the second), M (in both, with other content or another executable bit) or D (only in the first), and the path; a
-    directory ends with a slash. The totals go to stderr. The versions may be of different artifacts.
+    directory ends with a slash. The totals go to stderr. The versions may be of different artifacts. With --json each has its `size` (of
+    what was removed, the size it had) and its `old_size` in the first version.
     """
     references = parse(old), parse(new)
     if any(reference.path for reference in references):
@@ -34,20 +36,21 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
     with settings.open() as project:
         before, after = (_table(project, reference) for reference in references)
         counts, came, went = Counter[str](), 0, 0
-        listed: list[dict[str, str]] = []
+        listed: list[dict[str, Any]] = []
         for key, name, a, b in differences(before, after):
             letter = "A" if a == MISSING else "D" if b == MISSING else "M"
             counts[letter] += 1
-            went += 0 if a == MISSING else before.size(a)
-            came += 0 if b == MISSING else after.size(b)
+            old_size, new_size = None if a == MISSING else before.size(a), None if b == MISSING else after.size(b)
+            went, came = went + (old_size or 0), came + (new_size or 0)
             shown = path_of(key, name) + (b"/" if _kind(before, a, after, b) is Kind.DIRECTORY else b"")
             if as_json:
-                listed.append({"change": letter, "path": shown.decode("utf-8", "surrogateescape")})
+                facts = {"size": old_size if new_size is None else new_size, "old_size": old_size}
+                listed.append({"change": letter, "path": shown.decode("utf-8", "surrogateescape"), **facts})
             else:
                 print(f"{letter} {path(shown)}")
         if as_json:
             print_json(listed)
-        elif counts:
+        if counts:
             totals = f"+{counts['A']} ~{counts['M']} -{counts['D']}  {size(came)} in place of {size(went)}"
             click.echo(totals, err=True)
         return int(bool(counts) and exit_code)

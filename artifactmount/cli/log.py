@@ -167,12 +167,12 @@ def _of_path(project: Project, name: str, state: State, target: bytes) -> Iterat
     key, last = split_path(target)
     catalog = project.catalog(name)
 
-    def read(state: State) -> list[tuple[Version, str | None]]:
+    def read(state: State) -> list[tuple[Version, tuple[str, int] | None]]:
         return [(version, change_of(catalog.run(version), key, last)) for version in reversed(state.versions.values())]
 
-    found = [(version, letter) for version, letter in project.reading(name, read, state) if letter is not None]
-    for version, letter in found:
-        facts = {"version": f"v{version.n}", "change": letter, "time": version.time, "actor": version.actor}
+    found = [(version, change) for version, change in project.reading(name, read, state) if change is not None]
+    for version, (letter, bytes_) in found:
+        facts = {"version": f"v{version.n}", "change": letter, "size": bytes_, "time": version.time, "actor": version.actor}
         yield facts, f"{moment(version.time)}  {plain(version.actor)}  {letter} {name}:v{version.n}/{path(target)}"
     if not found:
         raise NotFoundError(f"no live version of {name} ever had {show_path(target)}")

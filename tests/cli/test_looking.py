@@ -100,11 +100,11 @@ def test_log(logged: Program) -> None:
 
 def test_log_with_files(logged: Program) -> None:
     shown = [line.split(maxsplit=3) for line in logged.run("log", "pets", "--files", "-n", "1").lines[1:]]
-    assert shown == [["D", "6", "B", "README"], ["A", "0", "B", "empty"], ["M", "4", "B", "cats/2.png"], ["A", "5", "B", "cats/3.png"]]
+    assert shown == [["D", "6", "B", "README"], ["A", "0", "B", "empty/"], ["M", "4", "B", "cats/2.png"], ["A", "5", "B", "cats/3.png"]]
     newest = logged.run("log", "pets", "--files", "--json").json[0]
     assert newest["files"] == [
         {"change": "D", "path": "README", "size": 6},
-        {"change": "A", "path": "empty", "size": 0},
+        {"change": "A", "path": "empty/", "size": 0},
         {"change": "M", "path": "cats/2.png", "size": 4},
         {"change": "A", "path": "cats/3.png", "size": 5},
     ]
@@ -141,7 +141,8 @@ def test_log_of_one_file(logged: Program) -> None:
     changed, added = logged.run("log", "pets/cats/2.png").lines
     assert re.fullmatch(rf"{TIME}  tester@\S+  M pets:v1/cats/2\.png", changed)
     assert re.fullmatch(rf"{TIME}  tester@\S+  A pets:v0/cats/2\.png", added)
-    assert [(e["version"], e["change"]) for e in logged.run("log", "pets/README", "--json").json] == [("v1", "D"), ("v0", "A")]
+    gone = logged.run("log", "pets/README", "--json").json
+    assert [(e["version"], e["change"], e["size"]) for e in gone] == [("v1", "D", 6), ("v0", "A", 6)]
     assert [(e["version"], e["change"]) for e in logged.run("log", "pets/cats/1.png", "--json").json] == [("v0", "A")]
     assert len(logged.run("log", "pets/cats/2.png", "-n", "1").lines) == 1
     assert "never" not in logged.run("log", "pets/nothing", code=3).out
@@ -163,7 +164,14 @@ def test_diff(logged: Program) -> None:
     assert logged.run("diff", "pets:v0", "pets:v1").err == "+2 ~1 -1  9 B in place of 9 B\n"
     equal = logged.run("diff", "pets:v1", "pets:latest", "--exit-code")
     assert equal.out == equal.err == ""
-    assert {"change": "A", "path": "empty/"} in logged.run("diff", "pets:v0", "pets:v1", "--json", "--exit-code", code=1).json
+    listed = logged.run("diff", "pets:v0", "pets:v1", "--json", "--exit-code", code=1)
+    assert listed.err == "+2 ~1 -1  9 B in place of 9 B\n"
+    assert sorted(listed.json, key=lambda item: str(item["path"])) == [
+        {"change": "D", "path": "README", "size": 6, "old_size": 6},
+        {"change": "M", "path": "cats/2.png", "size": 4, "old_size": 3},
+        {"change": "A", "path": "cats/3.png", "size": 5, "old_size": None},
+        {"change": "A", "path": "empty/", "size": 0, "old_size": None},
+    ]
     assert logged.run("diff", "pets:v1", "pets", "--json", "--exit-code").json == []
     assert "A x" in logged.run("diff", "pets:v0", "other").lines
 

@@ -143,5 +143,5 @@ def test_what_a_run_changed() -> None:
     run = run_between(old, new)
     assert list(changes(run)) == [("M", b"kind", 6), ("A", b"\xff\n", 0), ("D", b"d/gone", 5), ("A", b"d/x", 3)]
     asked = [(b"", b"kind"), (b"", b"\xff\n"), (b"d", b"gone"), (b"d", b"x"), (b"d", b"same"), (b"", b"d"), (b"e", b"x"), (b"", b"gone")]
-    assert [change_of(run, *one) for one in asked] == ["M", "A", "D", "A", None, None, None, None]
+    assert [change_of(run, *one) for one in asked] == [("M", 6), ("A", 0), ("D", 5), ("A", 3), None, None, None, None]
     assert list(changes(run_between(new, new))) == []
