@@ -120,6 +120,9 @@ def test_several_keys(program: Program) -> None:
     listed = program.run("key", "list", "--json").json
     assert [(item["kind"], item["label"]) for item in listed] == [("passphrase", "ann"), ("file", "the build server")]
     assert all(item["actor"].startswith("tester@") for item in listed)
+    for command, variable in (("init",), "ARTIFACTMOUNT_PASSPHRASE"), (("key", "add"), "ARTIFACTMOUNT_NEW_PASSPHRASE"):
+        assert f"asked for, or ${variable}." in " ".join(program.run(*command, "--help").out.split())
+    assert program.run("key", "add", "--passphrase", code=2).err.endswith("a passphrase in ARTIFACTMOUNT_NEW_PASSPHRASE\n")
     assert [line.split()[:2] for line in program.run("key", "list").lines] == [[item["id"], item["kind"]] for item in listed]
     environment["ARTIFACTMOUNT_NEW_PASSPHRASE"] = "battery staple"
     program.run("key", "add", "--passphrase")
@@ -275,6 +278,9 @@ def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
     assert not list((victim.home / "home/state").rglob("project"))
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = "alias/first"
     assert "by its ARN" in program.run("ls", code=2).err
+    assert program.run("--project", program.project + "-2", "init", "--encrypt", "--json").json[
+        "created"
+    ]  # with the same, found by its alias
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = first
     assert "KMS" in program.run("key", "add", "--kms-key-id", "nonsense", code=3).err
     client.close()
