@@ -81,7 +81,10 @@ class Sources:
         """See Source; the user named this one. `checksum=False`: nothing is kept that would tell a change (but the size)."""
         for found in self._sources[scheme_of(uri)].find(uri):
             if checksum and not found.referent.checked:
-                raise RefusedError(f"{uri} has no ETag and no time of modification; --no-checksum takes it by its size alone")
+                raise RefusedError(
+                    f"{found.referent.uri} has no strong ETag, nor (of a web server) a time of modification that is a minute old, so a "
+                    "change might not be noticed; wait a minute, or take it by its size alone with --no-checksum"
+                )
             yield found if checksum else replace(found, referent=Referent(found.referent.uri))
 
     def allows(self, uri: str) -> bool:

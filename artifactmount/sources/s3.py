@@ -75,7 +75,7 @@ class S3Source:
                     if not below:
                         raise RefusedError(f"cannot be referenced: {prefix}{item['Key']} ends with a slash and is not empty")
                     # The null version of a bucket that was versioned later is one like any other.
-                    referent = Referent(prefix + item["Key"], _bare(item.get("ETag", "")), item.get("VersionId"))
+                    referent = _referent(prefix + item["Key"], item)
                     yield Found(below.encode(), referent, item["Size"], int(item["LastModified"].timestamp()) * 10**9)
         except _Missing:
             raise NotFoundError(f"no bucket {bucket}") from None
@@ -192,8 +192,13 @@ def _versioned(client: S3Client, bucket: str) -> bool:
 
 
 def _found_alone(uri: str, answer: Any) -> Found:
-    referent = Referent(uri, _bare(answer.get("ETag", "")), answer.get("VersionId"))
-    return Found(b"", referent, answer["ContentLength"], int(answer["LastModified"].timestamp()) * 10**9)
+    return Found(b"", _referent(uri, answer), answer["ContentLength"], int(answer["LastModified"].timestamp()) * 10**9)
+
+
+def _referent(uri: str, said: Any) -> Referent:
+    """With what an answer says of a key. Without a strong ETag, which no bucket of AWS lacks, nothing tells a change."""
+    etag = _bare(said.get("ETag", ""))
+    return Referent(uri, etag, said.get("VersionId")) if etag else Referent(uri)
 
 
 def _where(referent: Referent) -> dict[str, Any]:
@@ -202,12 +207,13 @@ def _where(referent: Referent) -> dict[str, Any]:
 
 
 def _bare(etag: str) -> str:
-    return etag.strip('"')
+    """A strong ETag without its quotes; a weak one, which may stay the same when bytes change, counts as none."""
+    return "" if etag.startswith("W/") else etag.strip('"')
 
 
 def _compare(referent: Referent, size: int, etag: str, now: int) -> None:
     if referent.etag is not None and _bare(etag) != referent.etag:
-        raise changed(referent, referent.etag, _bare(etag))
+        raise changed(referent, referent.etag, _bare(etag) or "none")
     if now != size:
         raise changed(referent, size, now, "its size")
 

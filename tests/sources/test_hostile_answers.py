@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from artifactmount.errors import ArtifactError, SourceDeniedError, SourceError
+from artifactmount.errors import ArtifactError, RefusedError, SourceChangedError, SourceDeniedError, SourceError
 from artifactmount.reference import Referent
 from artifactmount.sources.access import Access, Sources
 from artifactmount.sources.s3 import Bucket
@@ -74,6 +74,20 @@ def test_what_an_answer_lacks_is_said(server: Endpoint) -> None:
         assert sources.read(Referent("s3://bucket/key", "a"), 5, 0, 5) == b"12345"  # it is all of it, whatever the range is called
         with pytest.raises(SourceError, match="asked for bytes 1 to 5"):
             sources.read(Referent("s3://bucket/key", "a"), 5, 1, 5)
+    finally:
+        sources.close()
+
+
+def test_a_weak_etag_of_a_bucket_proves_nothing(server: Endpoint) -> None:
+    sources, uri = Sources(Access()), "s3://bucket/key"
+    try:
+        server.answer = {**GOOD, "ETag": 'W/"a"'}, b"12345"
+        with pytest.raises(RefusedError, match="no strong ETag"):
+            list(sources.find(uri))
+        assert [found.referent for found in sources.find(uri, checksum=False)] == [Referent(uri)]
+        for etag in ("a", 'W/"a'):
+            with pytest.raises(SourceChangedError, match="is none"):
+                sources.read(Referent(uri, etag), 5, 0, 5)
     finally:
         sources.close()
 
