@@ -1,6 +1,7 @@
 """References become own content: each source is read once, checked against what was recorded, and packed; the result is a new version.
 
-What the artifact holds already is not stored again. Must not know how sources are reached.
+What the artifact holds already is not stored again. Only sources that the user named are read: what comes of them is for every reader of
+the project, who need not be allowed to read the source. Must not know how sources are reached.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.session import Session, complete
 from artifactmount.sources import Source, changed
+from artifactmount.sources.access import Sources
 from artifactmount.state import State
 from artifactmount.steps import Local, Steps, drive
 
@@ -55,19 +57,20 @@ class _Content:
     chunk_digests: bytes
 
 
-def vendor(project: Project, sources: Source, reference: Reference, options: Options, progress: Progress | None = None) -> Result:
+def vendor(project: Project, sources: Sources, reference: Reference, options: Options, progress: Progress | None = None) -> Result:
     """Make a version in which the references of another (default: the newest) are files of its own.
 
-    Raises NotFoundError; SourceChangedError, SourceError when a source is not what was recorded (then nothing changes); RefusedError,
-    StoreError, OutcomeUnknownError.
+    Raises NotFoundError; SourceChangedError, SourceError when a source is not what was recorded, SourceDeniedError when the user did not
+    name it (then nothing changes); RefusedError, StoreError, OutcomeUnknownError.
     """
     options.check()
     name, state = reference.artifact, project.existing(reference.artifact)
     if reference.version is not None:  # an alias may move meanwhile; without one, the newest is meant, whichever that is
         reference = replace(reference, version=f"v{resolve(state, reference).n}")
     with project.journal(name, blake3(f"vendor {reference}".encode()).digest()[:16]) as journal:
+        strict = sources.named()
         work = Vendoring(
-            project.artifact(name), project.catalog(name), sources, reference, options, project.writer, progress or Silent(), journal
+            project.artifact(name), project.catalog(name), strict, reference, options, project.writer, progress or Silent(), journal
         )
         try:
             state, result = drive(project.store, work.steps(state))
