@@ -230,7 +230,7 @@ class Project:
     def refresh(self, name: str) -> State:
         """The newest state of an artifact; seq is −1 when it does not exist. One request when there is nothing new.
 
-        Raises ProjectMismatchError when its history does not continue what was seen before.
+        Raises ProjectMismatchError when its history does not continue what was seen before; CorruptError.
         """
         known, first = self.known(name), name not in self._seen
         pin = self.pins.get(name) if first else None  # before the head: others advance it while this reads
@@ -238,6 +238,8 @@ class Project:
             state = drive(self.store, head(self.artifact(name), known, prove=first))
         except ProjectMismatchError as error:
             raise ProjectMismatchError(f"{error}; if that is right, remove {self.pins.path} and {self.cache.path}") from None
+        except CorruptError as error:
+            raise CorruptError(f"{name}: {error}; `artifactmount verify {name}` says what else is wrong") from error
         # Where this machine saw what its cache knows, the head was read on from there.
         if (
             pin is not None

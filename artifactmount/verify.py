@@ -17,7 +17,15 @@ from itertools import islice
 
 from artifactmount.artifact import STORED_CHECKPOINT_LIMIT, Artifact, read_entries
 from artifactmount.card import Card
-from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NeedsNewerError, NotFoundError, SourceError
+from artifactmount.errors import (
+    ArtifactError,
+    CorruptError,
+    KeyMissingError,
+    NeedsNewerError,
+    NotFoundError,
+    ProjectMismatchError,
+    SourceError,
+)
 from artifactmount.fold import fold
 from artifactmount.log import CHECKPOINT_EVERY, encode_checkpoint, entry_digest
 from artifactmount.names import Reference, resolve
@@ -42,6 +50,8 @@ _ENTRY = re.compile(r"[0-9]{16}")
 _TRIES = 3
 #: Who finds so many in an artifact has found enough: a few bytes of a log can name a hundred million packs that are not there.
 _PROBLEMS = 1000
+#: What is wrong with one artifact's log, and ends its check, not that of the others.
+_OF_A_LOG = (CorruptError, NeedsNewerError, ProjectMismatchError)
 
 
 @dataclass(slots=True)
@@ -80,12 +90,20 @@ def verify(
             found = Report()
             seq = _Verification(project, name, found, progress or Silent(), quick, sources).run(reference)
             # What was deleted or moved while it was looked at is no damage: the newer state is looked at instead.
-            if not found.problems or project.refresh(name).seq == seq:
+            if not found.problems or _newest(project, name) == seq:
                 break
         report.packs, report.bytes = report.packs + found.packs, report.bytes + found.bytes
         report.references += found.references
         report.problems += found.problems
     return report
+
+
+def _newest(project: Project, name: str) -> int:
+    """The number of an artifact's newest entry; −1 where the log cannot be read, which is a problem that was found already."""
+    try:
+        return project.refresh(name).seq
+    except _OF_A_LOG:
+        return -1
 
 
 class _Verification:
@@ -102,7 +120,7 @@ class _Verification:
         name = self._artifact.name
         try:
             state = self._replay()
-        except CorruptError as error:
+        except _OF_A_LOG as error:
             self._report.problems.append(f"{name}: {error}")
             return -1
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from artifactmount.cli.settings import Settings
+from artifactmount.cli.several import attempt, sort_out
 from artifactmount.cli.text import json_option, print_json, size, table
 from artifactmount.errors import UsageError
 from artifactmount.names import parse
@@ -19,7 +20,7 @@ from artifactmount.sizes import Sizes, sizes
 @click.argument("what", metavar="[ARTIFACT]", required=False)
 @json_option
 @click.pass_obj
-def du(settings: Settings, what: str | None, as_json: bool) -> None:
+def du(settings: Settings, what: str | None, as_json: bool) -> int:
     """Show what versions cost.
 
     Of each version what it tracks (the sum of its files), what it adds (charged to the oldest version that has it), and what deleting it
@@ -30,17 +31,19 @@ def du(settings: Settings, what: str | None, as_json: bool) -> None:
         raise UsageError(f"du takes an artifact: artifactmount du {reference.artifact}")
     with settings.open() as project:
         if reference is None:
-            _artifacts(project, as_json)
-        else:
-            _versions(_sizes(project, reference.artifact), as_json)
+            return _artifacts(project, as_json)
+        _versions(_sizes(project, reference.artifact), as_json)
+    return 0
 
 
 def _sizes(project: Project, name: str) -> list[Sizes]:
     return project.reading(name, partial(sizes, project.catalog(name), project.cache))
 
 
-def _artifacts(project: Project, as_json: bool) -> None:
-    found = {name: _sizes(project, name) for name in project.names() if project.refresh(name).versions}
+def _artifacts(project: Project, as_json: bool) -> int:
+    names = project.names()
+    sized = partial(attempt, lambda name: _sizes(project, name) if project.refresh(name).versions else [])
+    found, code = sort_out(names, map(sized, names))
     totals: list[dict[str, Any]] = [
         {
             "artifact": name,
@@ -50,12 +53,14 @@ def _artifacts(project: Project, as_json: bool) -> None:
             "stored": sum(item.stored for item in each),
         }
         for name, each in found.items()
+        if each
     ]
     if as_json:
         print_json(totals)
-        return
+        return code
     rows = [(t["artifact"], str(t["versions"]), size(t["tracks"]), size(t["adds"]), size(t["stored"])) for t in totals]
     table([("artifact", "versions", "latest", "content", "stored"), *rows], right=(1, 2, 3, 4))
+    return code
 
 
 def _versions(found: list[Sizes], as_json: bool) -> None:

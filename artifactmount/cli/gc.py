@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from artifactmount.cli.settings import Settings
+from artifactmount.cli.several import attempt, sort_out
 from artifactmount.cli.text import json_option, plural, print_json, seconds, size
 from artifactmount.errors import NotFoundError, UsageError
 from artifactmount.garbage import collect
@@ -17,7 +20,7 @@ from artifactmount.names import parse
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @json_option
 @click.pass_obj
-def gc(settings: Settings, what: str | None, grace: str, dry_run: bool, as_json: bool) -> None:
+def gc(settings: Settings, what: str | None, grace: str, dry_run: bool, as_json: bool) -> int:
     """Delete what dead writers left.
 
     Sessions that stored nothing for the grace are closed, then everything that no version and no open session uses is deleted. A writer
@@ -31,10 +34,10 @@ def gc(settings: Settings, what: str | None, grace: str, dry_run: bool, as_json:
         if reference is not None and project.refresh(reference.artifact).seq < 0:
             raise NotFoundError(f"no artifact {reference.artifact} in {project.url}; `artifactmount ls` lists what there is")
         names = project.names() if reference is None else [reference.artifact]
-        found = {name: collect(project, name, idle, dry_run=dry_run) for name in names}
+        found, code = sort_out(names, map(partial(attempt, lambda name: collect(project, name, idle, dry_run=dry_run)), names))
     if as_json:
         print_json([{"artifact": name, "sessions": s.sessions, "keys": s.keys, "bytes": s.bytes} for name, s in found.items()])
-        return
+        return code
     would = "would be " if dry_run else ""
     for name, swept in found.items():
         if swept.sessions or swept.keys:
@@ -42,3 +45,4 @@ def gc(settings: Settings, what: str | None, grace: str, dry_run: bool, as_json:
             print(f"{name}: {sessions} {would}closed, {keys} ({size(swept.bytes)}) {would}deleted")
     if not any(swept.sessions or swept.keys for swept in found.values()):
         print("nothing to delete")
+    return code

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from artifactmount.cli.settings import Settings
+from artifactmount.cli.several import attempt, sort_out
 from artifactmount.cli.text import iso, json_option, moment, path, plain, print_json, size, table
 from artifactmount.errors import CorruptError, NeedsNewerError, NotFoundError
 from artifactmount.manifest import MISSING, Table
@@ -29,7 +30,7 @@ _LETTERS = {Kind.DIRECTORY: "d", Kind.FILE: "-", Kind.SYMLINK: "l", Kind.REFEREN
 @click.option("-l", "long", is_flag=True, help="With sizes and times.")
 @json_option
 @click.pass_obj
-def ls(settings: Settings, what: str | None, long: bool, as_json: bool) -> None:
+def ls(settings: Settings, what: str | None, long: bool, as_json: bool) -> int:
     """List artifacts, versions, or the files of a version.
 
     Without an argument the artifacts; of ARTIFACT its versions, with their aliases; of ARTIFACT:V the files (of ARTIFACT/PATH: of the
@@ -38,20 +39,21 @@ def ls(settings: Settings, what: str | None, long: bool, as_json: bool) -> None:
     reference = None if what is None else parse(what)
     with settings.open() as project:
         if what is None or reference is None:
-            _artifacts(project, long, as_json)
-            return
+            return _artifacts(project, long, as_json)
         if reference.version is None and "/" not in what:
             _versions(project.existing(reference.artifact), long, as_json)
         else:
             _files(*project.reading(reference.artifact, partial(_read, project, reference, long or as_json)), reference, long, as_json)
+    return 0
 
 
-def _artifacts(project: Project, long: bool, as_json: bool) -> None:
+def _artifacts(project: Project, long: bool, as_json: bool) -> int:
     names = project.names()
     for name in project.vanished(names):
         print(f"warning: this machine saw an artifact {name}, of which {project.url} shows nothing any more", file=sys.stderr)
     with ThreadPoolExecutor(_PARALLEL) as pool:  # one request each: whether a name still has versions, only its log says
-        live = [(name, state) for name, state in zip(names, pool.map(project.refresh, names), strict=True) if state.versions]
+        states, code = sort_out(names, pool.map(partial(attempt, project.refresh), names))
+    live = [(name, state) for name, state in states.items() if state.versions]
     if as_json:
         print_json([_artifact(name, state) for name, state in live])
     elif long:
@@ -60,6 +62,7 @@ def _artifacts(project: Project, long: bool, as_json: bool) -> None:
     else:
         for name, _ in live:
             print(name)
+    return code
 
 
 def _artifact(name: str, state: State) -> dict[str, Any]:

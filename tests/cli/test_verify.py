@@ -124,3 +124,28 @@ def test_it_says_what_is_wrong_and_where(anywhere: Program, tmp_path: Path, requ
     assert key in anywhere.run("verify", "--json", code=1).json["problems"][0]
     assert anywhere.run("verify", "other").lines[-1].endswith("all good")
     anywhere.run("verify", "pets:v0/text", code=2)
+
+
+def test_one_damaged_log_hides_nothing_of_the_other_artifacts(program: Program, tmp_path: Path) -> None:
+    program.quick = True
+    for name in ("aaa", "mmm", "zzz"):
+        for content in (b"one", b"two"):
+            program.run("snapshot", write(tmp_path / name, {b"f": File(content)}), name)
+    below = Path(program.project) / "artifacts"
+    entry = below / "aaa/log/0000000000000001"
+    entry.write_bytes(bytes([entry.read_bytes()[0] ^ 1]) + entry.read_bytes()[1:])
+    lost = "zzz/data/0000000000000000/00000000"
+    (below / lost).unlink()
+
+    for name in ("cache", "home"):
+        rmtree(program.home / name)  # a machine that knows nothing yet
+    found = program.run("verify", "--json", code=1).json["problems"]
+    assert found[0].startswith("aaa: ") and found[0].count("log entry 1") == 1
+    assert any(lost in problem for problem in found[1:])
+    assert program.run("verify", "aaa", code=1).lines[0].startswith("aaa: ")
+    assert [swept["artifact"] for swept in program.run("gc", "--json", code=6).json] == ["mmm", "zzz"]
+    for command in ("ls", "du", "gc"):
+        ran = program.run(command, code=6)
+        assert "aaa: " in ran.err and "`artifactmount verify aaa`" in ran.err
+    assert program.run("ls", code=6).lines == ["mmm", "zzz"]
+    assert [line.split()[0] for line in program.run("du", code=6).lines] == ["artifact", "mmm", "zzz"]
