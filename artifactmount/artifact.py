@@ -16,7 +16,7 @@ from itertools import islice
 
 from blake3 import blake3
 
-from artifactmount.acts import Act, Purge
+from artifactmount.acts import Act, Commit, Purge
 from artifactmount.crypto import PLAIN, RECORD_AROUND, Cipher, Record
 from artifactmount.errors import (
     ArtifactError,
@@ -47,6 +47,7 @@ from artifactmount.loss import describe_loss
 from artifactmount.ranges import SESSION_LIMIT, PackId, PackRanges
 from artifactmount.state import State, genesis
 from artifactmount.steps import Create, Delete, Get, GetMany, ListKeys, Local, Pause, Steps
+from artifactmount.store import Listed
 
 _log = logging.getLogger(__name__)
 
@@ -257,12 +258,34 @@ def continues(artifact: Artifact, state: State, seq: int, digest: bytes) -> Step
     return seq <= state.seq and digest == state.digest
 
 
+def check_end(artifact: Artifact, state: State) -> Steps[None]:
+    """That the log ends where it seems to. Raises CorruptError.
+
+    An entry that is lost (of a backup that was put back in part, say) looks like the end to who reads from the front. Another one in its
+    slot would part the history for good. So one listing before a first write looks further.
+    """
+    after = artifact.log_key(state.seq) if state.seq >= 0 else f"{artifact.prefix}log/"
+    page: list[Listed] = yield ListKeys(f"{artifact.prefix}log/", after)
+    numbers = (int(end) for item in page if (end := item.key[-16:]).isdecimal() and artifact.log_key(int(end)) == item.key)
+    later = min((seq for seq in numbers if seq > state.seq), default=None)
+    if later is None or later == state.seq + 1:
+        return
+    try:
+        yield Get(artifact.log_key(state.seq + 1), STORED_ENTRY_LIMIT)  # written a moment ago, and not in the listing yet
+    except KeyMissingError:
+        raise CorruptError(
+            f"{artifact.name}: log entry {state.seq + 1} is missing, and later ones are there ({later}): put it back, from a backup or the "
+            f"bucket's own versions, before anything is written; `artifactmount verify {artifact.name}` tells more"
+        ) from None
+
+
 def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Steps[Appended]:
     """Change the artifact: make an act on the newest state, put it in the next slot, and make it again when the slot was taken.
 
     Raises OutcomeUnknownError when the entry was sent and neither its success nor its failure could be seen: then nothing may be cleaned
     up. Any other error means that nothing was committed.
     """
+    looked = False
     while True:
         try:
             act = yield from make(state)
@@ -275,6 +298,9 @@ def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Step
             continue
         if act is None:
             return Appended(state, None)
+        if not looked and not (isinstance(act, Commit) and act.session is not None):  # who has a session looked when he opened it
+            looked = True
+            yield from check_end(artifact, state)
         yield Local(writer.prepare)
         entry = Entry(state.seq + 1, state.digest, writer.nonce(), writer.now(), writer.actor, writer.tool, act)
         if needs_checkpoint(entry.seq):

@@ -141,6 +141,11 @@ class Catalog:
         """The manifest of the highest live version; an empty one when there is none."""
         return Table(memoryview(merge(None, [])), check=False) if state.highest is None else self.table(state, state.highest)
 
+    def latest(self, state: State) -> Table:
+        """The manifest that `latest` names: what users see as the artifact, and so what an edit begins with. It is not the highest version
+        where content came back: then `latest` moved to the version that had it."""
+        return self.newest(state) if state.latest is None else self.table(state, state.latest)
+
     def places(self, state: State) -> PlaceIndex:
         """Where the chunks of the live versions lie, as of `state`. A place counts only while a live run names it."""
         live = {version.metadata.run: version for version in state.versions.values()}

@@ -43,6 +43,7 @@ _log = logging.getLogger(__name__)
 #: Sequential readers then send requests of 1 MiB instead of 128 KiB: a quarter more throughput, an eighth of the trips.
 _READ_AHEAD_KIB = 4096
 _LOG_LIMIT = 4 << 20
+_SECRETS = ("ARTIFACTMOUNT_PASSPHRASE", "ARTIFACTMOUNT_NEW_PASSPHRASE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def start(mount: Mount, keyring: Keyring) -> None:
             pass_fds=(write_end,),
             start_new_session=True,
             cwd="/",
-            env={name: value for name, value in os.environ.items() if name != "ARTIFACTMOUNT_PASSPHRASE"},
+            env={name: value for name, value in os.environ.items() if name not in _SECRETS},
         )
     os.close(write_end)
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from artifactmount.acts import Act, Close, Commit, Counts, DeleteArtifact, DeleteVersion, Move, Op, RemoveAlias, ReplaceRun, SetAlias
-from artifactmount.artifact import Artifact, Writer, append, finish_trash, head, session_keys
+from artifactmount.artifact import Artifact, Writer, append, check_end, finish_trash, head, session_keys
 from artifactmount.catalog import Catalog
 from artifactmount.crypto import copy_chunks
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, RefusedError, StoreError
@@ -112,6 +112,7 @@ def delete_all_steps(artifact: Artifact, catalog: Catalog, known: State, writer:
         deleted = yield Local(partial(_all_of, state, catalog))
         return Commit(None, PackRanges(), (DeleteArtifact(),)) if state.versions or state.open else None
 
+    yield from check_end(artifact, known)  # "nothing to delete" must not be said of a log that has a hole
     after = (yield from append(artifact, known, make, writer)).state
     state = yield from finish_trash(artifact, after, writer)
     _confirm(artifact, after.trash, state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from artifactmount.artifact import Artifact, checkpoint_before, read_entries
+from artifactmount.artifact import Artifact, check_end, checkpoint_before, read_entries
 from artifactmount.errors import CorruptError
 from artifactmount.fold import fold
 from artifactmount.log import CHECKPOINT_EVERY, Entry, entry_digest
@@ -31,7 +31,8 @@ class Event:
 
 
 def events(store: Store, artifact: Artifact, state: State) -> Iterator[Event]:
-    """What happened up to `state`, the newest first. Raises CorruptError where the chain of entries is broken."""
+    """What happened up to `state`, the newest first. Raises CorruptError where the chain of entries is broken, or has a hole behind it."""
+    drive(store, check_end(artifact, state))
     digest, stop = state.digest, state.seq + 1
     known: dict[int, State] = {}
     while stop > 0:

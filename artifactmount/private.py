@@ -47,29 +47,50 @@ def close_folder(path: str, what: str, *, ours: bool = True) -> None:
     """Take the rights of other users from a folder of this user's, and say so; `what` it is: "cache". One that is not there is fine.
 
     `ours`: whether the program made it, or may take it over; another one is not changed.
-    Raises RefusedError for a folder that everybody shares, such as /tmp: what lies in it is nobody's own.
+    Raises RefusedError for a folder that is somebody else's, that everybody shares (/tmp), or that cannot be closed: what lies in it is
+    nobody's own.
     """
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        status = os.stat(path)
     except OSError:
         return
+    mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_ISVTX and mode & stat.S_IWOTH:
         raise RefusedError(f"the {what} folder cannot be {path}, which everybody may write to; name a folder of your own")
+    if not _may_own(status):
+        raise RefusedError(f"the {what} folder cannot be {path}, which belongs to user {status.st_uid}; name a folder of your own")
     if not ours or not mode & _OTHERS:
         return
     try:
         os.chmod(path, mode & ~_OTHERS)
     except OSError as error:
-        _log.warning("the %s folder %s is open to other users (mode %03o), and stays so: %s", what, path, mode, error.strerror)
-    else:
-        _log.warning("the %s folder %s was open to other users (mode %03o) and is closed now", what, path, mode)
+        raise RefusedError(
+            f"the {what} folder {path} is open to other users (mode {mode:03o}), and cannot be closed ({error.strerror}); name another one"
+        ) from None
+    _log.warning("the %s folder %s was open to other users (mode %03o) and is closed now", what, path, mode)
+
+
+def _may_own(status: os.stat_result) -> bool:
+    """Whether the owner is this user; or root, who can do everything anyway."""
+    return status.st_uid in (os.geteuid(), 0)
 
 
 def read_file(path: str, limit: int) -> bytes:
-    """The first `limit` bytes of a file that only its user may read. Raises RefusedError for one that others may; OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    """The first `limit` bytes of a file that only its user may read.
+
+    Raises RefusedError for one that others may, that is somebody else's, or that is no regular file; OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else a FIFO would wait for a writer for ever
+    try:
+        status = os.fstat(descriptor)
+        mode = stat.S_IMODE(status.st_mode)
+        if not stat.S_ISREG(status.st_mode):
+            raise RefusedError(f"{path} is no regular file: refused")
+        if not _may_own(status):
+            raise RefusedError(f"{path} belongs to user {status.st_uid}: refused; use a file of your own")
         if mode & _OTHERS:
             raise RefusedError(f"{path} is open to other users (mode {mode:03o}): refused; close it: chmod 600 {path}")
-        return file.read(limit)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)

@@ -14,10 +14,11 @@ from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.catalog import Catalog
 from artifactmount.errors import NotFoundError, RefusedError
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
+from artifactmount.merge import diff
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
-from artifactmount.proposal import Options, Proposal, Result, changed_by
+from artifactmount.proposal import Options, Proposal, Result, as_run, changed_by
 from artifactmount.reference import Referent, leads_into, name_of, normal_uri
 from artifactmount.rows import (
     DEPTH_LIMIT,
@@ -27,6 +28,7 @@ from artifactmount.rows import (
     SIZE_LIMIT,
     Change,
     Kind,
+    kind_of,
     mode_of,
     path_of,
     show_path,
@@ -281,7 +283,7 @@ class Referring:
 
     def __init__(self, artifact: Artifact, catalog: Catalog, writer: Writer, options: Options, change: Addition | Removal) -> None:
         self._artifact, self._catalog, self._writer, self._options, self._change = artifact, catalog, writer, options, change
-        self._decided: tuple[int | None, Table, RunBuilder] | None = None
+        self._decided: tuple[tuple[int | None, int | None], Table, RunBuilder] | None = None
         self.begin_anew(artifact.empty())
 
     def begin_anew(self, state: State) -> None:
@@ -301,17 +303,39 @@ class Referring:
         return (yield from self._proposal.commit())
 
     def on(self, state: State) -> Steps[tuple[Table, RunBuilder]]:
-        """See Tree. Decided again only when the newest version is another: opening a session loses a slot, and changes nothing."""
-        if self._decided is not None and self._decided[0] == state.highest:
+        """See Tree. Decided again only when the versions are others: opening a session loses a slot, and changes nothing."""
+        decided = state.highest, state.latest
+        if self._decided is not None and self._decided[0] == decided:
             return self._decided[1:]
-        base: Table = yield Local(lambda: self._catalog.newest(state))
+        base: Table = yield Local(lambda: self._catalog.latest(state))
         runs: list[Run] = yield Local(lambda: self._catalog.runs(state, base))
         builder: RunBuilder = yield Local(lambda: self._change.edit(base, runs).against(base, self._artifact.cipher.chunking.digest))
         table: Table = yield Local(lambda: changed_by(base, builder))
-        self._decided = state.highest, table, builder
+        if len(builder) and state.latest != state.highest:
+            newest: Table = yield Local(lambda: self._catalog.newest(state))
+            builder = yield Local(lambda: between(newest, table, [*runs, as_run(builder)]))
+        self._decided = decided, table, builder
         return table, builder
 
     def upload(self, builder: RunBuilder, needed: set[bytes]) -> Steps[None]:
         """See Tree. References have no chunks."""
         yield from ()
         assert not needed
+
+
+def between(base: Table, tree: Table, runs: list[Run]) -> RunBuilder:
+    """The delta from a base to a tree whose rows come from `runs` (as its origins)."""
+    builder = RunBuilder()
+    for key, name, old, new in diff(base, tree):
+        if new == MISSING:
+            builder.add(key, name, Change.REMOVED, base.mode(old), base.size(old))
+            continue
+        change = Change.ADDED if old == MISSING else Change.CHANGED
+        if kind_of(tree.mode(new)) is Kind.DIRECTORY:
+            builder.add(key, name, change, tree.mode(new), 0)
+            continue
+        origin, at = tree.origin(new)
+        run = runs[origin]
+        chunks = b"".join(chunk.digest for chunk in run.chunks(at))
+        builder.add(key, name, change, run.mode(at), run.size(at), run.mtime(at), run.digest_of(at), run.target(at), chunks)
+    return builder

@@ -174,6 +174,9 @@ def complete(artifact: Artifact, writer: Writer, state: State, work: Work[T_co])
                     ) from closed
                 with suppress(ArtifactError):
                     yield Join()  # its uploads under way must not come with the next session's
+                with suppress(ArtifactError):  # else gc's
+                    if work.session.id is not None:
+                        yield from delete_garbage(artifact, state, work.session.id)
                 work.begin_anew(state)
             except KeyMissingError as missing:  # a run that a newer state replaced
                 newer = yield from head(artifact, state)

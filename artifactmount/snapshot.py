@@ -102,12 +102,12 @@ class Snapshot:
     def attempt(self, state: State) -> Steps[tuple[State, Result]]:
         """See Work."""
         yield from self._proposal.look(state)
-        base: Table = yield Local(lambda: self._catalog.newest(state))
-        yield from self._scan(state, base)
+        yield from self._scan(state)
         return (yield from self._proposal.commit())
 
-    def _scan(self, state: State, base: Table) -> Steps[None]:
-        """Find out what the folder changes against a base, and send the content that is new."""
+    def _scan(self, state: State) -> Steps[None]:
+        """Find out what the folder changes against the latest version, whose references stay, and send the content that is new."""
+        base: Table = yield Local(lambda: self._catalog.latest(state))
         clock = self._staging.clock()
         self._progress.begin("scanning", 0, 0)
         found = scan(self._staging, base, lambda key: self._stats.get(self._stats_key, key))
@@ -117,7 +117,7 @@ class Snapshot:
         yield from self._packer.finish()
         self._progress.end()
         self._remember_stats(listings, clock)
-        self._base, self._base_number = base, state.highest
+        self._base, self._base_number = base, state.latest
         self._table = changed_by(base, self._builder)
 
     def _remember_stats(self, listings: list[Listing], clock: int) -> None:
@@ -125,13 +125,14 @@ class Snapshot:
 
     # -- what is proposed ----------------------------------------------------------------------------------------------------------
     def on(self, state: State) -> Steps[tuple[Table, RunBuilder]]:
-        """See Tree. Where somebody committed meanwhile, the delta is made against theirs."""
+        """See Tree. Where the highest version is another, by somebody else or because content came back, the delta is made against it."""
+        if state.latest != self._base_number:
+            latest: Table = yield Local(lambda: self._catalog.latest(state))
+            if has_references(latest) or has_references(self._base):
+                yield from self._scan(state)  # which of them stay is a question to the folder
         if state.highest == self._base_number:
             return self._table, self._builder
         base: Table = yield Local(lambda: self._catalog.newest(state))
-        if has_references(base) or has_references(self._base):
-            yield from self._scan(state, base)  # which of them stay is a question to the folder
-            return self._table, self._builder
         builder: RunBuilder = yield Local(lambda: self._changes.between(base, self._table))
         return self._table, builder
 

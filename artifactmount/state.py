@@ -58,6 +58,11 @@ class State:
         """The number of the highest live version."""
         return next(reversed(self.versions), None)
 
+    @property
+    def latest(self) -> int | None:
+        """The number of the version that `latest` names; None where there is none."""
+        return self.aliases.get(LATEST)
+
     def below(self, n: int) -> int | None:
         """The number of the highest live version below `n`."""
         numbers = list(self.versions)

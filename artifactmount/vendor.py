@@ -1,6 +1,7 @@
 """References become own content: each source is read once, checked against what was recorded, and packed; the result is a new version.
 
-What the artifact holds already is not stored again. Must not know how sources are reached.
+What the artifact holds already is not stored again. Only sources that the user named are read: what comes of them is for every reader of
+the project, who need not be allowed to read the source. Must not know how sources are reached.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ from artifactmount.content import Chunk, Chunker
 from artifactmount.digest import DIGEST_LENGTH, SINGLE_LIMIT, content_digest
 from artifactmount.errors import NotFoundError, SourceError
 from artifactmount.journal import Journal
-from artifactmount.manifest import MISSING, Table
-from artifactmount.merge import diff, merge
+from artifactmount.manifest import Table
+from artifactmount.merge import merge
 from artifactmount.names import Reference, resolve
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.proposal import Options, Proposal, Result, as_run
-from artifactmount.refer import references
+from artifactmount.refer import between, references
 from artifactmount.reference import Referent
-from artifactmount.rows import Change, Kind, is_executable, kind_of, mode_of, path_of, show_path
+from artifactmount.rows import Change, Kind, is_executable, mode_of, path_of, show_path
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.session import Session, complete
 from artifactmount.sources import Source, changed
+from artifactmount.sources.access import Sources
 from artifactmount.state import State
 from artifactmount.steps import Local, Steps, drive
 
@@ -55,19 +57,20 @@ class _Content:
     chunk_digests: bytes
 
 
-def vendor(project: Project, sources: Source, reference: Reference, options: Options, progress: Progress | None = None) -> Result:
+def vendor(project: Project, sources: Sources, reference: Reference, options: Options, progress: Progress | None = None) -> Result:
     """Make a version in which the references of another (default: the newest) are files of its own.
 
-    Raises NotFoundError; SourceChangedError, SourceError when a source is not what was recorded (then nothing changes); RefusedError,
-    StoreError, OutcomeUnknownError.
+    Raises NotFoundError; SourceChangedError, SourceError when a source is not what was recorded, SourceDeniedError when the user did not
+    name it (then nothing changes); RefusedError, StoreError, OutcomeUnknownError.
     """
     options.check()
     name, state = reference.artifact, project.existing(reference.artifact)
     if reference.version is not None:  # an alias may move meanwhile; without one, the newest is meant, whichever that is
         reference = replace(reference, version=f"v{resolve(state, reference).n}")
     with project.journal(name, blake3(f"vendor {reference}".encode()).digest()[:16]) as journal:
+        strict = sources.named()
         work = Vendoring(
-            project.artifact(name), project.catalog(name), sources, reference, options, project.writer, progress or Silent(), journal
+            project.artifact(name), project.catalog(name), strict, reference, options, project.writer, progress or Silent(), journal
         )
         try:
             state, result = drive(project.store, work.steps(state))
@@ -145,7 +148,7 @@ class Vendoring:
         tree = Table(merge(table, [edited]), check=False)
         if version.n != state.highest:
             base: Table = yield Local(lambda: self._catalog.newest(state))
-            builder = yield Local(lambda: _between(base, tree, [*runs, edited]))
+            builder = yield Local(lambda: between(base, tree, [*runs, edited]))
         return tree, builder
 
     def _read_all(self, wanted: dict[_Wanted, bytes]) -> Steps[None]:
@@ -216,21 +219,3 @@ class Vendoring:
 def _wanted(table: Table, runs: list[Run], row: int) -> _Wanted:
     origin, at = table.origin(row)
     return _Wanted(runs[origin].target(at), table.size(row))
-
-
-def _between(base: Table, tree: Table, runs: list[Run]) -> RunBuilder:
-    """The delta from a base to a tree whose rows come from `runs` (as its origins)."""
-    builder = RunBuilder()
-    for key, name, old, new in diff(base, tree):
-        if new == MISSING:
-            builder.add(key, name, Change.REMOVED, base.mode(old), base.size(old))
-            continue
-        change = Change.ADDED if old == MISSING else Change.CHANGED
-        if kind_of(tree.mode(new)) is Kind.DIRECTORY:
-            builder.add(key, name, change, tree.mode(new), 0)
-            continue
-        origin, at = tree.origin(new)
-        run = runs[origin]
-        chunks = b"".join(chunk.digest for chunk in run.chunks(at))
-        builder.add(key, name, change, run.mode(at), run.size(at), run.mtime(at), run.digest_of(at), run.target(at), chunks)
-    return builder

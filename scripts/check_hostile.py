@@ -4,8 +4,9 @@
 
 Inputs are valid values of every format, changed and sealed again, so that what lies behind the checksums is reached; each is taken in as
 the value it has, or refused with one of our errors, within a second. Stores are whole projects that are well formed and malicious, and
-stores that lie; each goes through list, show, du, log, diff, verify, download, and what a mount is asked; every fourth through the
-commands as typed; one of `--mounts-every` through a real kernel. Memory is limited (RLIMIT_DATA) and told. A failure prints the seed that
+stores that lie, many of them encrypted with a key that the reader has; what references lead to is an enemy, too. Each goes through list,
+show, du, log, diff, verify, download, and what a mount is asked; every fourth through the commands as typed; one of `--mounts-every`
+through a real kernel. Memory is limited (RLIMIT_DATA) and told. A failure prints the seed that
 brings it back: `--seed N --inputs 1 --stores 0` or `--inputs 0 --stores 1`. Exits with 1 when anything failed.
 """
 
@@ -28,9 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from artifactmount.cache import Cache
 from tests.fuse.mounts import Project, mounted
-from tests.unit.enemy import Forge, LyingStore
-from tests.unit.gauntlet import Told, as_typed, through_the_library
+from tests.unit.enemy import forged
+from tests.unit.gauntlet import Told, as_typed, key_file, through_the_library
 from tests.unit.hostile import fold_any, hostile_input, take_in
+from tests.unit.liars import LyingStore
 
 _DATA = 3 << 30  # of which 8 MiB are each thread's stack
 _INPUT_SECONDS = 1.0
@@ -134,14 +136,14 @@ class Campaign:
         print("slowest: " + ", ".join(f"{what} {seconds:.1f} s" for what, seconds in sorted(told.slowest.items())))
 
     def _store(self, seed: int, place: Path, cache: Cache, told: Told, twists: Counter[str]) -> int:
-        forge = Forge(seed).make()
+        forge = forged(seed)
         twists.update(set(forge.twists) or {"nothing"})
         if seed % 3 == 0:
             lying = LyingStore(forge.store, seed)
             twists[f"lie: {lying.lie}"] += 1
-            through_the_library(lying, cache, place, told)
+            through_the_library(lying, cache, place, told, seed)
             return 0
-        through_the_library(forge.store, cache, place, told)
+        through_the_library(forge.store, cache, place, told, seed)
         if seed % _TYPED_EVERY:
             return 0
         project = place / "project"
@@ -152,12 +154,13 @@ class Campaign:
         as_typed(project, self.folder, told)
         if seed % self.mounts_every:
             return 0
-        self._mount(place)
+        self._mount(place, encrypted=forge.key is not None)
         return 1
 
-    def _mount(self, place: Path) -> None:
+    def _mount(self, place: Path, *, encrypted: bool) -> None:
         """A real mount, in a process of its own, looked at by another: whatever it answers, it lives, and is unmounted."""
-        with mounted(Project(place)) as mount:
+        variables = {"ARTIFACTMOUNT_KEY_FILE": str(key_file(place))} if encrypted else {}
+        with mounted(Project(place, environment=variables)) as mount:
             subprocess.run([sys.executable, "-c", _LOOK, str(mount.path)], check=True, timeout=_MOUNT_SECONDS)
             assert not mount.ended(0), "the daemon ended"
             assert "Traceback" not in mount.log, mount.log[-3000:]

@@ -17,7 +17,7 @@ from artifactmount.keys import KeyFile, Keyring, KmsKey, NewKey, Passphrase
 
 @click.command(epilog="Example: artifactmount --project s3://my-bucket/vision init --encrypt --key-file ~/vision.key")
 @click.option("--encrypt", is_flag=True, help="Encrypt everything that is stored; say with what: --key-file, --passphrase, --kms-key-id.")
-@key_options
+@key_options("ARTIFACTMOUNT_PASSPHRASE")
 @json_option
 @click.pass_obj
 def init(
@@ -27,12 +27,15 @@ def init(
 
     The place must be empty, or hold a project already: then this says so and changes nothing. A project in a folder is also made by its
     first snapshot. The store is tried first: one that would overwrite what exists is refused. An encrypted project can be read with its
-    keys only: who loses all of them loses everything in it.
+    keys only: who loses all of them loses everything in it. Without an option that says with what, --encrypt takes
+    ARTIFACTMOUNT_KEY_FILE, ARTIFACTMOUNT_PASSPHRASE or ARTIFACTMOUNT_KMS_KEY_ID.
     """
     keyring, protect = settings.keyring, None
     if encrypt:
-        file = key_file if key_file is not None or passphrase or kms_key_id is not None else next(iter(keyring.files), None)
-        protect = new_key(file, passphrase, kms_key_id, keyring.passphrase)
+        if key_file is None and not passphrase and kms_key_id is None:  # then with what opens it afterwards
+            key_file = next(iter(keyring.files), None)
+            kms_key_id = keyring.kms or None if key_file is None and keyring.passphrase is None else None
+        protect = new_key(key_file, passphrase, kms_key_id, "ARTIFACTMOUNT_PASSPHRASE")
         if isinstance(protect, KmsKey):  # by its alias, say, which may lead to another key tomorrow
             protect = KmsKey(kms.arn_of(protect.key_id))
         keyring = _with(keyring, protect)

@@ -18,32 +18,38 @@ from artifactmount.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-
-def key_options(command: F) -> F:
-    """The options that say what the new key is."""
-    for option in (
-        click.option("--kms-key-id", metavar="ID", help="A key in AWS KMS: its id, ARN or alias."),
-        click.option("--label", default="", metavar="TEXT", help="What `key list` calls this key; stored encrypted."),
-        click.option("--passphrase", is_flag=True, help="A passphrase: asked for, or $ARTIFACTMOUNT_PASSPHRASE."),
-        click.option("--key-file", metavar="FILE", help="A key in a file, which is made if it is not there."),
-    ):
-        command = option(command)
-    return command
+_NEW = "ARTIFACTMOUNT_NEW_PASSPHRASE"  # the other one opens the project meanwhile
 
 
-def new_key(key_file: str | None, passphrase: bool, kms_key_id: str | None, given: str | None) -> NewKey:
-    """The key that the options describe; `given`: the passphrase of the environment. Raises UsageError."""
+def key_options(variable: str) -> Callable[[F], F]:
+    """The options that say what the new key is; `variable`: where a passphrase may stand."""
+
+    def add_options(command: F) -> F:
+        for option in (
+            click.option("--kms-key-id", metavar="ID", help="A key in AWS KMS: its id, ARN or alias."),
+            click.option("--label", default="", metavar="TEXT", help="What `key list` calls this key; stored encrypted."),
+            click.option("--passphrase", is_flag=True, help=f"A passphrase: asked for, or ${variable}."),
+            click.option("--key-file", metavar="FILE", help="A key in a file, which is made if it is not there."),
+        ):
+            command = option(command)
+        return command
+
+    return add_options
+
+
+def new_key(key_file: str | None, passphrase: bool, kms_key_id: str | None, variable: str) -> NewKey:
+    """The key that the options describe; a passphrase may stand in that variable. Raises UsageError."""
     if (key_file is not None) + passphrase + (kms_key_id is not None) > 1:
         raise UsageError("one key at a time: --key-file, --passphrase or --kms-key-id; add others with `artifactmount key add`")
     if key_file is not None:
         return KeyFile(key_path(named(key_file, "--key-file")))
     if kms_key_id is not None:
         return KmsKey(named(kms_key_id, "--kms-key-id"))
-    if given is not None:
+    if given := os.environ.get(variable):
         return Passphrase(given)
     if sys.stdin is not None and sys.stdin.isatty():
         return Passphrase(ask_passphrase("new passphrase: ", twice=True))
-    raise UsageError("say what is to open the project: --key-file FILE, --kms-key-id ID, or a passphrase in ARTIFACTMOUNT_PASSPHRASE")
+    raise UsageError(f"say what is to open the project: --key-file FILE, --kms-key-id ID, or a passphrase in {variable}")
 
 
 @click.group(epilog="Example: artifactmount key add --key-file ~/ci.key --label 'the build server'")
@@ -55,7 +61,7 @@ def key() -> None:
 
 
 @key.command(epilog="Example: artifactmount key add --key-file ~/ci.key --label 'the build server'")
-@key_options
+@key_options(_NEW)
 @json_option
 @click.pass_obj
 def add(settings: Settings, key_file: str | None, passphrase: bool, kms_key_id: str | None, label: str, as_json: bool) -> None:
@@ -66,7 +72,7 @@ def add(settings: Settings, key_file: str | None, passphrase: bool, kms_key_id: 
     """
     with settings.open() as project:
         project_key = _key_of(project)
-        added = new_key(key_file, passphrase, kms_key_id, os.environ.get("ARTIFACTMOUNT_NEW_PASSPHRASE") or None)
+        added = new_key(key_file, passphrase, kms_key_id, _NEW)
         project.check_store()
         slot_id = add_slot(project.store, project_key, added, project.about(label))
         if as_json:

@@ -29,7 +29,8 @@ def vendor(
     """Make a version whose references became files of its own.
 
     Each source is read once and checked against what was recorded; one that changed makes the command fail, and nothing changes. What the
-    artifact holds already is not stored again. The version itself stays as it is.
+    artifact holds already is not stored again. The version itself stays as it is. As everybody who reads the project can read what comes of
+    it, only what `references.allow` in the config file names is read.
     """
     reference = parse(what)
     if reference.path:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _TRIES = 4
 _POOL = 32
 _CONNECT, _READ = 5, 30  # seconds
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404", "MethodNotAllowed", "405"}
 _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"}
 
@@ -60,8 +60,8 @@ class S3Source:
         if key and not key.endswith("/"):
             with contextlib.suppress(_Missing):
                 with _translated(uri):
-                    answer = client.head_object(Bucket=bucket, Key=key)
-                yield _found_alone(uri, answer)
+                    found = _found_alone(uri, client.head_object(Bucket=bucket, Key=key))
+                yield found
                 return
             key += "/"
         prefix, empty = f"s3://{bucket}/", True
@@ -75,7 +75,7 @@ class S3Source:
                     if not below:
                         raise RefusedError(f"cannot be referenced: {prefix}{item['Key']} ends with a slash and is not empty")
                     # The null version of a bucket that was versioned later is one like any other.
-                    referent = Referent(prefix + item["Key"], _bare(item.get("ETag", "")), item.get("VersionId"))
+                    referent = _referent(prefix + item["Key"], item)
                     yield Found(below.encode(), referent, item["Size"], int(item["LastModified"].timestamp()) * 10**9)
         except _Missing:
             raise NotFoundError(f"no bucket {bucket}") from None
@@ -94,7 +94,7 @@ class S3Source:
                     answer = client.get_object(**where, Range=f"bytes={start}-{stop - 1}")
                     with contextlib.closing(answer["Body"]) as body:
                         content: bytes = body.read(stop - start + 1)
-                return _checked(referent, size, start, stop, answer, content)
+                    return _checked(referent, size, start, stop, answer, content)
             except _Missing:
                 raise gone(referent) from None
             except _Changed:
@@ -113,9 +113,9 @@ class S3Source:
         try:
             with _translated(referent.uri):
                 answer = self._client(where["Bucket"]).head_object(**where)
+                _compare(referent, size, answer.get("ETag", ""), answer["ContentLength"])
         except _Missing:
             raise gone(referent) from None
-        _compare(referent, size, answer.get("ETag", ""), answer["ContentLength"])
 
     def close(self) -> None:
         """See Source."""
@@ -138,9 +138,6 @@ def _connect(bucket: str, how: Bucket) -> S3Client:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    core = botocore.session.Session(profile=how.profile)
-    # The library's own parser of times takes half of the time of a listing.
-    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
     endpoint = how.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = Config(
         connect_timeout=_CONNECT,
@@ -152,10 +149,13 @@ def _connect(bucket: str, how: Bucket) -> S3Client:
         s3={"addressing_style": "path"} if endpoint else {},
     )
     try:
+        core = botocore.session.Session(profile=how.profile)
+        # The library's own parser of times takes half of the time of a listing.
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
         client: S3Client = boto3.session.Session(botocore_session=core).client("s3", endpoint_url=how.endpoint, config=config)
-    except (BotoCoreError, ValueError) as error:
-        raise UsageError(f"cannot use s3://{bucket}: {error}") from error
-    check_transport(client.meta.endpoint_url)
+        check_transport(client.meta.endpoint_url)
+    except (BotoCoreError, ValueError, UsageError) as error:  # of this bucket: the others can be read all the same
+        raise SourceDeniedError(f"cannot use s3://{bucket}: {_short(error)}") from error
     return client
 
 
@@ -192,8 +192,13 @@ def _versioned(client: S3Client, bucket: str) -> bool:
 
 
 def _found_alone(uri: str, answer: Any) -> Found:
-    referent = Referent(uri, _bare(answer.get("ETag", "")), answer.get("VersionId"))
-    return Found(b"", referent, answer["ContentLength"], int(answer["LastModified"].timestamp()) * 10**9)
+    return Found(b"", _referent(uri, answer), answer["ContentLength"], int(answer["LastModified"].timestamp()) * 10**9)
+
+
+def _referent(uri: str, said: Any) -> Referent:
+    """With what an answer says of a key. Without a strong ETag, which no bucket of AWS lacks, nothing tells a change."""
+    etag = _bare(said.get("ETag", ""))
+    return Referent(uri, etag, said.get("VersionId")) if etag else Referent(uri)
 
 
 def _where(referent: Referent) -> dict[str, Any]:
@@ -202,12 +207,13 @@ def _where(referent: Referent) -> dict[str, Any]:
 
 
 def _bare(etag: str) -> str:
-    return etag.strip('"')
+    """A strong ETag without its quotes; a weak one, which may stay the same when bytes change, counts as none."""
+    return "" if etag.startswith("W/") else etag.strip('"')
 
 
 def _compare(referent: Referent, size: int, etag: str, now: int) -> None:
     if referent.etag is not None and _bare(etag) != referent.etag:
-        raise changed(referent, referent.etag, _bare(etag))
+        raise changed(referent, referent.etag, _bare(etag) or "none")
     if now != size:
         raise changed(referent, size, now, "its size")
 
@@ -246,6 +252,8 @@ def _translated(uri: str) -> Iterator[None]:
         raise SourceError(f"{uri}: {_short(error)}") from error
     except (BotoCoreError, HTTPClientError, ResponseParserError, OSError, RecursionError) as error:
         raise SourceError(f"{uri}: {_short(error)}") from error
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:  # what must be there is not, or is nonsense
+        raise SourceError(f"{uri}: the server's answer makes no sense ({type(error).__name__}: {_short(error)})") from error
 
 
 def _short(error: BaseException) -> str:

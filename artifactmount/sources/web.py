@@ -1,4 +1,4 @@
-"""References to files of web servers, one each. Unchanged while the ETag is (where there is none, the time of modification).
+"""References to files of web servers, one each. Unchanged while the strong ETag is (where there is none, the time of modification).
 
 The server must serve ranges, unless the file is no larger than a block. A redirect is followed only to what the user allows, too.
 """
@@ -26,6 +26,9 @@ _REDIRECTS = 5
 _CONNECT, _READ = 5, 30  # seconds
 _POOL = 16
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
+#: A time of modification has whole seconds, and perhaps another clock: only one that is so old (ns) when it is recorded is sure to be
+#: another one after the next change (RFC 7232, 2.2.2).
+_SETTLED = 60 * 10**9
 _LENGTH = re.compile(r"\d{1,19}")
 
 
@@ -45,7 +48,9 @@ class WebSource:
             if answer.status == 200 and size > BLOCK:
                 raise RefusedError(f"cannot be referenced: {uri} is larger than {BLOCK} bytes, and its server serves no ranges")
             etag, modified = _etag(answer), _modified(answer)
-            referent = Referent(uri, etag) if etag is not None else Referent(uri, modified=modified)
+            now = _seconds(answer, "Date")
+            settled = modified is not None and now is not None and now * 10**9 - modified >= _SETTLED
+            referent = Referent(uri, etag) if etag is not None else Referent(uri, modified=modified if settled else None)
             yield Found(b"", referent, size, modified or 0)
 
     def read(self, referent: Referent, size: int, start: int, stop: int) -> bytes:
@@ -158,12 +163,20 @@ def _size(uri: str, answer: Answer) -> int:
 
 
 def _etag(answer: Answer) -> str | None:
-    return answer.headers.get("ETag") or None
+    """The strong ETag; a weak one may stay the same when bytes change, so it counts as none."""
+    etag = answer.headers.get("ETag") or None
+    return None if etag is None or etag.startswith("W/") else etag
 
 
 def _modified(answer: Answer) -> int | None:
+    seconds = _seconds(answer, "Last-Modified")
+    return None if seconds is None else seconds * 10**9
+
+
+def _seconds(answer: Answer, header: str) -> int | None:
+    """A time in a header, in s since 1970."""
     try:
-        return int(parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()) * 10**9
+        return int(parsedate_to_datetime(answer.headers[header]).timestamp())
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -19,7 +20,6 @@ from artifactmount.store import Listed, check_key, check_prefix
 
 _TEMPORARY = ".tmp"
 _TEMPORARY_NAME = re.compile(r"[0-9]+-[0-9a-z]+")
-_STALE_SECONDS = 24 * 3600
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -66,7 +66,6 @@ class FolderStore:
     def create(self, key: str, data: bytes) -> bool:
         """See Store. Durable when it returns: the file, its name, and the folders above it."""
         path = self.path_of(key)
-        temporary = ""
         try:
             self._refuse_links(key)
             if os.path.lexists(path):  # spares the writing; the link below decides
@@ -75,15 +74,11 @@ class FolderStore:
             self._refuse_links(_TEMPORARY + "/")
             self._make_folders(self._temporary)
             self._sweep()
-            temporary = os.path.join(self._temporary, f"{os.getpid()}-{secrets.token_hex(8)}")
-            _write(temporary, data)
-            return self._link(temporary, path)
+            with _temporary_file(self._temporary) as (descriptor, temporary):
+                _write(descriptor, data)
+                return self._link(temporary, path)
         except OSError as error:
             raise self._translate(error, key) from error
-        finally:
-            if temporary:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
 
     def _link(self, temporary: str, path: str) -> bool:
         folder = os.path.dirname(path)
@@ -155,7 +150,8 @@ class FolderStore:
         return sorted(name for name in names if name > after)[:limit]
 
     def delete(self, keys: Sequence[str]) -> None:
-        """See Store. Folders that become empty go, too."""
+        """See Store. Folders that become empty go, too, and what killed writers left beside the keys."""
+        self._sweep()
         folders: set[str] = set()
         for key in keys:
             try:
@@ -225,7 +221,7 @@ class FolderStore:
         self._durable.add(folder)
 
     def _sweep(self) -> None:
-        """Once: remove temporary files that a dead process left a day ago."""
+        """Once: remove the files that killed writers left. Nobody can reach them by a key, but their bytes are there to be read."""
         if self._swept:
             return
         self._swept = True
@@ -235,8 +231,8 @@ class FolderStore:
             folder = os.open(self._temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 for name in filter(_TEMPORARY_NAME.fullmatch, os.listdir(folder)):
-                    if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < time.time() - _STALE_SECONDS:
-                        os.unlink(name, dir_fd=folder)
+                    with contextlib.suppress(OSError):
+                        _remove_unless_locked(name, folder)
             finally:
                 os.close(folder)
 
@@ -249,15 +245,38 @@ class FolderStore:
         return NotSentError(what)
 
 
-def _write(path: str, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+@contextlib.contextmanager
+def _temporary_file(folder: str) -> Iterator[tuple[int, str]]:
+    """A new file, open and locked, and its path: whoever sweeps sees by the lock that its writer lives. Removed in the end."""
+    while True:
+        path = os.path.join(folder, f"{os.getpid()}-{secrets.token_hex(8)}")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:  # else it was swept before it was locked
+                yield descriptor, path
+                return
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(descriptor)
+
+
+def _remove_unless_locked(name: str, folder: int) -> None:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=folder)
     finally:
         os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.fsync(descriptor)
 
 
 def _has_two_names(path: str) -> bool:

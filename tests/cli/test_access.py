@@ -16,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.loaders import create_loader
 
+from artifactmount.store.s3 import S3Store
 from tests.cli.program import Program
 from tests.fuse.mounts import Project, mounted
 from tests.store.cloud import Cloud, cloud
@@ -51,17 +52,41 @@ COMMANDS = (
     "expire animals --keep-last 1 --yes",
     "gc animals",
 )
+#: The rows over an encrypted project. URI is a file that may be referenced, ANOTHER a key that opens the project, too.
+ENCRYPTED = (
+    "download animals:v0 DIR",
+    "snapshot FILES animals",
+    "add-reference animals URI --name added",
+    "verify animals --references",
+    "vendor animals",
+    "key list",
+    "key add --key-file NEW",
+    "key remove ANOTHER",
+)
 #: A mount is mounted, listed and read with these; the others have all that a reader has.
 IN_A_MOUNT = ("reader", "reader --artifact animals", "reader --artifact plants")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_loader() -> Iterator[None]:
-    """The AWS library reads its descriptions of S3 again for each session, 0.2 s: here are hundreds, in one process."""
-    loader = create_loader()
+def _one_client_each() -> Iterator[None]:
+    """Of hundreds of commands in one process, those of one user share a client, which takes longer to make than most commands to run; and
+    the AWS library reads its descriptions of S3 once, 0.2 s."""
+    loader, connect, clients = create_loader(), S3Store._connect, dict[tuple[str, str, int], Any]()
+
+    def connect_once(store: S3Store, attempts: int) -> Any:
+        who = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_ENDPOINT_URL"], attempts
+        if who not in clients:
+            clients[who] = connect(store, attempts)
+        return clients[who]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("botocore.session.create_loader", lambda _: loader)
+        patch.setattr(S3Store, "_connect", connect_once)
+        patch.setattr(S3Store, "close", lambda _: None)
+        patch.setattr("artifactmount.verify._ENTRIES", 8)  # asked for beyond the end: 64 questions for each log of five entries
         yield
+    for client in clients.values():
+        client.close()
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +96,15 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         yield made
 
 
-def project_of(judge: Cloud, home: Path, *, versioned: bool = False) -> Program:
+def project_of(judge: Cloud, home: Path, *, versioned: bool = False, encrypted: bool = False) -> Program:
     """The owner of a new project with animals:v0, v1 and plants:v0 below a prefix, beside which another team has its own."""
-    template, bucket, client = bucket_of(template_of(judge)), judge.server.make_bucket(versioned=versioned), judge.server.client
-    for item in client.list_objects_v2(Bucket=template)["Contents"]:
-        client.copy_object(Bucket=bucket, Key=item["Key"], CopySource={"Bucket": template, "Key": item["Key"]})
-    return quick(home, bucket, judge.owner)
+    template = encrypted_template_of(judge) if encrypted else template_of(judge)
+    bucket, client = judge.server.make_bucket(versioned=versioned), judge.server.client
+    for item in client.list_objects_v2(Bucket=bucket_of(template))["Contents"]:
+        client.copy_object(Bucket=bucket, Key=item["Key"], CopySource={"Bucket": bucket_of(template), "Key": item["Key"]})
+    owner = quick(home, bucket, judge.owner)
+    owner.environment |= {name: value for name, value in template.environment.items() if name == "ARTIFACTMOUNT_KEY_FILE"}
+    return owner
 
 
 @functools.cache
@@ -91,6 +119,30 @@ def template_of(judge: Cloud) -> Program:
         change(files)
         owner.run("snapshot", files, artifact)
     return owner
+
+
+@functools.cache
+def encrypted_template_of(judge: Cloud) -> Program:
+    """An encrypted one: animals:v1 has a reference, and two keys open it."""
+    home, bucket = judge.certificates.authority.parent / "encrypted", judge.server.make_bucket()
+    owner, key = quick(home, bucket, judge.owner), str(home / "owner.key")
+    owner.run("init", "--encrypt", "--key-file", key)
+    owner.environment["ARTIFACTMOUNT_KEY_FILE"] = key
+    owner.run("key", "add", "--key-file", home / "another.key", "--label", "another")
+    change(files_of(home))
+    owner.run("snapshot", files_of(home), "animals")
+    allow_files(owner)
+    owner.run("add-reference", "animals", (files_of(home) / "0").as_uri(), "--name", "referenced")
+    owner.run("snapshot", files_of(home), "plants")
+    return owner
+
+
+def allow_files(user: Program) -> None:
+    """Let a user's config file name all files: whose credentials open a source is not what the project's policy says."""
+    config = Path(user.environment["XDG_CONFIG_HOME"]) / "artifactmount/config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.touch(0o600)
+    config.write_text('[references]\nallow = ["file://"]\n')
 
 
 def quick(home: Path, bucket: str, user: dict[str, str]) -> Program:
@@ -136,7 +188,10 @@ def answer(judge: Cloud, owner: Program, user: Program, command: str) -> str:
     """What becomes of a command. Denied is one line, exit code 5, and nothing written."""
     files = files_of(user.home)
     change(files)
-    arguments = [{"FILES": files, "DIR": user.home / "down"}.get(word, word) for word in command.split()]
+    words: dict[str, Any] = {"FILES": files, "DIR": user.home / "down", "URI": (files / "0").as_uri(), "NEW": user.home / "new.key"}
+    if "ANOTHER" in command:
+        words["ANOTHER"] = next(item["id"] for item in owner.run("key", "list", "--json").json if item["label"] == "another")
+    arguments = [words.get(word, word) for word in command.split()]
     before = holds(judge, owner)
     ran = user.inside(*arguments)
     if ran.code == 0:
@@ -164,6 +219,19 @@ def test_each_role_may_run_what_the_document_says(judge: Cloud, tmp_path: Path) 
         for command in COMMANDS:
             rows[f"`{command}`"].append(answer(judge, owner, user, command))
     made = table("command", GRANTS, rows)
+    assert made in DOCUMENT.read_text(), f"the table is now:\n{made}"
+
+
+def test_each_role_may_run_over_an_encrypted_project_what_the_document_says(judge: Cloud, tmp_path: Path) -> None:
+    rows: dict[str, list[str]] = {f"`{command}`": [] for command in ENCRYPTED}
+    for number, grant in enumerate(GRANTS):
+        owner = project_of(judge, tmp_path / f"owner{number}", encrypted=True)
+        user = user_of(judge, owner, grant, tmp_path / f"user{number}")
+        user.environment["ARTIFACTMOUNT_KEY_FILE"] = owner.environment["ARTIFACTMOUNT_KEY_FILE"]
+        allow_files(user)
+        for command in ENCRYPTED:
+            rows[f"`{command}`"].append(answer(judge, owner, user, command))
+    made = table("encrypted", GRANTS, rows)
     assert made in DOCUMENT.read_text(), f"the table is now:\n{made}"
 
 

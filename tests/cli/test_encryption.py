@@ -7,13 +7,16 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
 import pytest
+import zstandard
 
 from artifactmount.keys import KeyFile, Slot
 from tests.cli.program import Program
+from tests.encryption import plain_only
 from tests.store.servers import Server
 
 SECRETS = {
@@ -77,6 +80,38 @@ def everything(program: Program, request: pytest.FixtureRequest) -> dict[str, by
     return {name: client.get_object(Bucket=bucket, Key=name)["Body"].read() for name in names}
 
 
+def unpacked(content: bytes) -> bytes:
+    """The bytes, and whatever in them unpacks: names and targets lie in compressed frames, where a search does not see them."""
+    parts, at = [content], content.find(zstandard.FRAME_HEADER)
+    while at >= 0:
+        with suppress(zstandard.ZstdError):
+            parts.append(zstandard.ZstdDecompressor().decompressobj().decompress(content[at:]))
+        at = content.find(zstandard.FRAME_HEADER, at + 1)
+    return b"\n".join(parts)
+
+
+def shown(stored: dict[str, bytes]) -> set[str]:
+    """Which of the secrets somebody finds who has all that is stored: in keys, in what unpacks, as they are or in hex digits."""
+    everywhere = b"\n".join([*map(str.encode, stored), *map(unpacked, stored.values())])
+    return {name for name, what in SECRETS.items() if what in everywhere or what.hex().encode() in everywhere}
+
+
+def fill(program: Program) -> Path:
+    """A version in which every secret is somewhere."""
+    folder, options = staging(program), ("--alias", "a-secret-alias", "--note", "a secret note", "--type", "a-secret-type")
+    assert program.snapshot(folder, "animals", *options, "--metadata", "a-secret-key=a-secret-value") == "v0"
+    return folder
+
+
+@plain_only
+def test_in_a_plain_project_the_same_search_finds_everything(program: Program, request: pytest.FixtureRequest) -> None:
+    """Or that it finds nothing in an encrypted one would say nothing. Only key slots have labels."""
+    program.run("init")
+    fill(program)
+    assert shown(everything(program, request)) == SECRETS.keys() - {"label"}
+    assert shown({"keys/0": b'{"about":"%s"}' % SECRETS["label"].hex().encode()}) == {"label"}
+
+
 def test_a_project_with_a_key_file_from_init_to_delete(empty: Program, request: pytest.FixtureRequest) -> None:
     key = empty.home / "my.key"
     made = empty.run("init", "--encrypt", "--key-file", key, "--label", "a secret label", "--json").json
@@ -84,8 +119,7 @@ def test_a_project_with_a_key_file_from_init_to_delete(empty: Program, request: 
     assert key.stat().st_mode & 0o777 == 0o600
     assert "nothing was changed" in empty.run("init", "--encrypt", "--key-file", key).out
     empty.environment["ARTIFACTMOUNT_KEY_FILE"] = str(key)
-    folder, options = staging(empty), ("--alias", "a-secret-alias", "--note", "a secret note", "--type", "a-secret-type")
-    assert empty.snapshot(folder, "animals", *options, "--metadata", "a-secret-key=a-secret-value") == "v0"
+    folder = fill(empty)
     assert empty.run("snapshot", folder, "animals", "--json").json["changed"] is False
     (folder / "a-secret-folder" / "b-secret").write_bytes(MARK * 3)
     assert empty.snapshot(folder, "animals") == "v1"
@@ -94,8 +128,8 @@ def test_a_project_with_a_key_file_from_init_to_delete(empty: Program, request: 
     assert empty.run("verify").out.endswith("all good\n")
     stored = everything(empty, request)
     assert len(stored) > 6
-    for name, what in SECRETS.items():
-        assert not [where for where, content in stored.items() if what in content or what in where.encode()], name
+    assert shown(stored) == set()
+    assert empty.run("key", "list", "--json").json[0]["label"] == "a secret label"  # which is stored, then
     other = empty.elsewhere(empty.home / "elsewhere")
     other.environment.pop("ARTIFACTMOUNT_KEY_FILE", None)
     other.quick = True
@@ -120,6 +154,9 @@ def test_several_keys(program: Program) -> None:
     listed = program.run("key", "list", "--json").json
     assert [(item["kind"], item["label"]) for item in listed] == [("passphrase", "ann"), ("file", "the build server")]
     assert all(item["actor"].startswith("tester@") for item in listed)
+    for command, variable in (("init",), "ARTIFACTMOUNT_PASSPHRASE"), (("key", "add"), "ARTIFACTMOUNT_NEW_PASSPHRASE"):
+        assert f"asked for, or ${variable}." in " ".join(program.run(*command, "--help").out.split())
+    assert program.run("key", "add", "--passphrase", code=2).err.endswith("a passphrase in ARTIFACTMOUNT_NEW_PASSPHRASE\n")
     assert [line.split()[:2] for line in program.run("key", "list").lines] == [[item["id"], item["kind"]] for item in listed]
     environment["ARTIFACTMOUNT_NEW_PASSPHRASE"] = "battery staple"
     program.run("key", "add", "--passphrase")
@@ -275,6 +312,9 @@ def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
     assert not list((victim.home / "home/state").rglob("project"))
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = "alias/first"
     assert "by its ARN" in program.run("ls", code=2).err
+    assert program.run("--project", program.project + "-2", "init", "--encrypt", "--json").json[
+        "created"
+    ]  # with the same, found by its alias
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = first
     assert "KMS" in program.run("key", "add", "--kms-key-id", "nonsense", code=3).err
     client.close()

@@ -258,3 +258,21 @@ def test_an_artifact_that_vanished_is_missed(program: Program, tmp_path: Path) -
     assert "plants: this machine saw it" in program.run("verify", code=1).out
     other = program.elsewhere(tmp_path / "elsewhere")
     assert other.run("ls").err == "" and "all good" in other.run("verify").out
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_lost_entry_is_no_end_of_the_log(program: Program, tmp_path: Path, lost: int) -> None:
+    """To a machine that comes new it looks like one, until it is to write: in the slot of the lost entry nothing else may ever be."""
+    for number in range(3):
+        program.run("snapshot", write(tmp_path / "pets", {b"a": File(b"%d" % number)}), "pets")
+    log = Path(program.project) / "artifacts/pets/log"
+    entry = log / f"{lost:016d}"
+    content = entry.read_bytes()
+    entry.unlink()
+    there, staging = sorted(os.listdir(log)), write(tmp_path / "pets", {b"a": File(b"new")})
+    for number, arguments in enumerate((("log", "pets"), ("snapshot", staging, "pets"), ("delete", "pets", "--all", "--yes"))):
+        said = program.elsewhere(tmp_path / f"machine {number}").run(*arguments, code=6).err
+        assert f"entry {lost} is missing" in said and "put it back" in said
+    assert sorted(os.listdir(log)) == there
+    entry.write_bytes(content)
+    assert program.elsewhere(tmp_path / "last").run("snapshot", staging, "pets").out.startswith("pets:v3")

@@ -193,6 +193,7 @@ def test_a_changed_source_is_named(program: Program, bucket: BucketPlace) -> Non
     assert ran.json["written"] == 0 and len(ran.json["skipped"]) == 2
     assert ran.err.count("artifactmount: skipped ") == 2 and f"{bucket.uri('pets/dog.png')} is gone" in ran.err
     assert sorted(os.listdir(program.folder / "there")) == ["pets"]
+    allow(program, bucket.uri())
     assert "cat.png: " in program.run("vendor", "animals", code=6).err
     assert program.run("ls", "animals").lines == ["v0  latest"]
 
@@ -215,6 +216,7 @@ def test_vendored_references_are_content(program: Program, bucket: BucketPlace) 
     program.run("add-reference", "animals", bucket.uri(), "--note", "linked")
     bucket.put("empty", b"")
     program.run("add-reference", "animals", bucket.uri("empty"))
+    allow(program, bucket.uri())
     # DOG is there already, as somebody's own file.
     assert program.run("vendor", "animals", "--note", "for good").out == "animals:v3  +0 ~3 -0  adds 2.0 MB  tracks 4.0 MB\n"
     assert program.run("vendor", "animals").out == "animals:v3  unchanged\n"
@@ -238,6 +240,7 @@ def test_an_older_version_is_vendored_on_top(program: Program, bucket: BucketPla
     (folder / "c").mkdir()
     (folder / "c/d").symlink_to("../b")
     program.run("snapshot", folder, "animals")
+    allow(program, bucket.uri())
     assert program.run("vendor", "animals:v1", "--json").json["version"] == "v4"
     assert program.run("diff", "animals:v1", "animals:v4").lines == ["M cat.png", "M pets/dog.png"]
     program.run("download", "animals:v4", "copy")
@@ -246,6 +249,24 @@ def test_an_older_version_is_vendored_on_top(program: Program, bucket: BucketPla
     program.run("vendor", "animals/cat.png", code=2)
     program.run("delete", "animals:v0", "animals:v1", "animals:v2", "--yes")
     assert program.run("verify", "--references").out.endswith("all good\n")
+
+
+def test_vendor_hands_on_only_what_was_named(program: Program, bucket: BucketPlace, s3_server: Server) -> None:
+    """Whoever may write recorded a key that only the credentials of the one who vendors open: its bytes went to everybody."""
+    theirs = BucketPlace(s3_server)
+    theirs.put("payroll.csv", b"secret")
+    program.run("add-reference", "animals", bucket.uri("cat.png"))
+    program.run("add-reference", "animals", theirs.uri("payroll.csv"), "--no-checksum")
+    program.run("download", "animals")  # for one's own eyes
+    assert "cat.png: " in (nothing := program.run("vendor", "animals", code=5).err) and "`references.allow`" in nothing
+    for allowed in (bucket.uri(), theirs.uri("payroll"), "file:///"):
+        allow(program, allowed)
+        assert "is not followed" in program.run("vendor", "animals", code=5).err
+    assert not [content for content in contents(program) if b"secret" in content]
+    assert program.run("ls", "animals").lines == ["v0", "v1  latest"]
+    allow(program, bucket.uri(), theirs.uri())
+    assert program.run("vendor", "animals").out.startswith("animals:v2  +0 ~2 -0")
+    assert [content for content in contents(program) if b"secret" in content]
 
 
 def test_only_what_is_allowed_is_followed(program: Program, tmp_path: Path) -> None:

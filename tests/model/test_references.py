@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import md5
 
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from artifactmount.acts import Commit, PutVersion
@@ -137,7 +137,7 @@ class Play:
 
     # -- what that comes to --------------------------------------------------------------------------------------------------------
     def becomes(self, job: Job, base: Tree) -> Tree:
-        """What a job makes of the newest version. Files are shown by their digest, references by what they lead to."""
+        """What a job makes of the latest version. Files are shown by their digest, references by what they lead to."""
         references = {path: leaf for path, leaf in base.items() if is_reference(leaf)}
         if job.what == "snapshot":
             own = {path: Leaf(Kind.FILE, chunk_digest(leaf.content)) for path, leaf in job.tree.items()}
@@ -154,14 +154,14 @@ class Play:
         return self.source.contents[leaf.content.decode().split(" ")[1]]
 
     def check(self) -> None:
-        """Each version is what its act made of the newest one before it; and nothing but live packs is read."""
+        """Each version is what its act made of the latest one before it; and nothing but live packs is read."""
         state = self.repo.history.read()
         cache, trees = Cache(str(self.repo.folder / "checker")), dict[int, Tree]()
         catalog = Catalog(self.repo.store, cache, self.repo.artifact)
         for entry, before in zip(self.repo.history.entries, self.repo.history.states, strict=False):
             for op in entry.act.ops if isinstance(entry.act, Commit) else ():
                 if isinstance(op, PutVersion):
-                    base = trees[before.highest] if before.highest is not None else {}
+                    base = trees[before.latest] if before.latest is not None else {}
                     trees[op.n] = self.becomes(self.asked[entry.actor], base)
                     if op.n in state.versions:
                         assert tree_of(catalog, state, op.n) == trees[op.n], f"v{op.n} by {entry.actor}"
@@ -205,8 +205,15 @@ _jobs = st.one_of(
 )
 
 
+_ONE, _MORE = {"a": Leaf(Kind.FILE, b"one")}, {"a": Leaf(Kind.FILE, b"one"), "b": Leaf(Kind.FILE, b"two")}
+_ADD, _REMOVE = Job("add", world={"x/y": b"two"}), Job("remove", paths=("",))
+
+
 @settings(max_examples=30)
 @given(st.lists(_jobs, min_size=2, max_size=7))
+@example([_ADD, _REMOVE, _ADD, Job("vendor")])  # the same again: `latest` moves back, and the highest version is another
+@example([Job("snapshot", tree=_ONE), _ADD, _REMOVE, Job("snapshot", tree=_MORE)])  # what was removed does not come back
+@example([Job("snapshot", tree=_ONE), _ADD, _REMOVE, Job("add", world={"a2": b"one"})])
 def test_one_after_the_other(jobs: list[Job]) -> None:
     with repository(Plain()) as repo:
         clients, play = [repo.client(), repo.client()], Play(repo)

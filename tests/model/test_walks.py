@@ -145,7 +145,7 @@ def test_a_snapshot_wakes_up_after_gc_closed_its_session() -> None:
             else:
                 assert len(sessions) == 1
             take(repo, sweeper, frozenset({0}))
-            assert {pack for pack in repo.data_keys() if pack.session not in closed} == set(repo.check(cold=False).packs)
+            assert repo.data_keys() == set(repo.check(cold=False).packs)  # it took with it what it had sent after `gc` had been there
     assert again > 3
 
 

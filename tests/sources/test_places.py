@@ -186,6 +186,35 @@ def test_without_an_etag_the_time_has_to_do(web: WebPlace, sources: Sources) -> 
     assert only(sources, f"{web.host}/bare/x", checksum=False).referent == Referent(f"{web.host}/bare/x")
 
 
+def test_a_weak_etag_proves_nothing(web: WebPlace, sources: Sources) -> None:
+    """It stays when bytes change: other bytes of the same size were read as those recorded."""
+    web.put("x", b"one")
+    os.utime(web.path / "x", (1e9, 1e9))
+    there = f"{web.host}/weak/x"
+    assert only(sources, there).referent == Referent(there, modified=10**18)
+    with pytest.raises(SourceChangedError, match='its ETag was W/"abc" and is none'):  # recorded before that was known
+        sources.read(Referent(there, 'W/"abc"'), 3, 0, 3)
+    with pytest.raises(SourceChangedError, match="is none"):
+        sources.check(Referent(there, 'W/"abc"'), 3)
+
+
+@pytest.mark.parametrize("how", ["weak", "timed"])
+def test_a_time_that_the_next_change_might_keep_proves_nothing(web: WebPlace, sources: Sources, how: str) -> None:
+    web.put("x", b"one")
+    there, now = f"{web.host}/{how}/x", os.stat(web.path / "x").st_mtime
+    for age in (0, 50, -1000):
+        os.utime(web.path / "x", (now - age, now - age))
+        with pytest.raises(RefusedError, match="a minute old"):
+            only(sources, there)
+        assert only(sources, there, checksum=False).referent == Referent(there)
+    os.utime(web.path / "x", (now - 62, now - 62))
+    found = only(sources, there)
+    assert found.referent == Referent(there, modified=int(now - 62) * 10**9)
+    web.put("x", b"two")
+    with pytest.raises(SourceChangedError, match="its time"):
+        sources.read(found.referent, 3, 0, 3)
+
+
 def test_a_server_without_ranges_will_do_for_a_block(web: WebPlace, sources: Sources) -> None:
     web.put("small", b"s" * BLOCK)
     web.put("large", b"l" * (BLOCK + 1))

@@ -1,7 +1,7 @@
 """A web server for a folder, as a program of its own: prints its port, serves, and ends with its stdin. Run by conftest.py.
 
-The first component of a path says how: /plain (ETags, ranges), /timed (no ETag), /bare (neither), /whole (no ranges), /packed (a content
-encoding), /to/URL (a redirect there), /denied. What is behind it is a file of the folder.
+The first component of a path says how: /plain (ETags, ranges), /timed (no ETag), /weak (a weak one, the same for all), /bare (neither),
+/whole (no ranges), /packed (a content encoding), /to/URL (a redirect there), /denied. What is behind it is a file of the folder.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Server(BaseHTTPRequestHandler):
             return self.answer(404, b"nothing", {})
         content = path.read_bytes()
         headers = {"ETag": f'"{sha256(content).hexdigest()[:16]}"', "Last-Modified": formatdate(path.stat().st_mtime, usegmt=True)}
+        if how == "weak":
+            headers["ETag"] = 'W/"abc"'
         if how in ("timed", "bare"):
             del headers["ETag"]
         if how == "bare":

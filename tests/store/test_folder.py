@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,19 +83,43 @@ def test_a_killed_process_leaves_no_torn_file(tmp_path: Path) -> None:
         assert store.create(f"{session}/{len(there):04d}", b"next")
 
 
-def test_what_dead_processes_left_is_swept_after_a_day(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["create", "delete"])
+def test_what_killed_writers_left_goes_with_the_next_change_and_what_is_being_written_stays(tmp_path: Path, change: str) -> None:
+    """Content that is in no key: `gc` and `delete` must not leave it there to be read."""
     FolderStore(str(tmp_path)).create("a", b"")
-    fresh, stale = tmp_path / ".tmp" / "1-fresh", tmp_path / ".tmp" / "1-stale"
-    fresh.write_bytes(b"torn")
-    stale.write_bytes(b"torn")
-    two_days_ago = time.time() - 2 * 24 * 3600
-    os.utime(stale, (two_days_ago, two_days_ago))
+    torn, second, written = (tmp_path / ".tmp" / name for name in ("1-torn", "1-second", "2-written"))
+    torn.write_bytes(b"torn")
+    os.link(tmp_path / "a", second)  # killed behind the link
+    written.write_bytes(b"half")
     store = FolderStore(str(tmp_path))
-    assert [item.key for item in store.list_keys("")] == ["a"]
-    assert store.list_prefixes("") == []
-    assert stale.exists()  # reading changes nothing
-    store.create("b", b"")
-    assert sorted(os.listdir(tmp_path / ".tmp")) == ["1-fresh"]
+    assert [item.key for item in store.list_keys("")] == ["a"] and store.list_prefixes("") == []
+    assert torn.exists()  # reading changes nothing
+    with written.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if change == "create":
+            store.create("b", b"")
+        else:
+            store.delete(["none"])
+        assert os.listdir(tmp_path / ".tmp") == ["2-written"]
+
+
+def test_a_killed_writer_keeps_no_lock(tmp_path: Path) -> None:
+    store = FolderStore(str(tmp_path / "store"))
+    left = 0
+    for turn in range(6):
+        with ExitStack() as stack:
+            process = start(stack, store.path, "victim", 10_000, 4 << 20, f"turn{turn}")
+            go(process)
+            assert process.stdout is not None
+            process.stdout.readline()
+            while not os.listdir(tmp_path / "store/.tmp"):
+                assert process.poll() is None
+            process.kill()
+            process.wait()
+        left += len(os.listdir(tmp_path / "store/.tmp"))
+        FolderStore(store.path).delete(["none"])
+        assert os.listdir(tmp_path / "store/.tmp") == []
+    assert left > 0
 
 
 def test_no_temporary_file_stays_behind(tmp_path: Path) -> None:

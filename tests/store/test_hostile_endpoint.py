@@ -25,7 +25,7 @@ _MORE = "<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuati
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Answers every GET with `answer`; `chunks` of zeros follow the body for as long as somebody listens."""
+    """Answers every GET and HEAD with `answer`; `zeros` follow the body for as long as somebody listens."""
 
     daemon_threads = True
     answer: tuple[dict[str, str], bytes] = ({}, b"")
@@ -44,12 +44,16 @@ class _Answers(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body) + self.server.zeros), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.command == "HEAD":
+            return
         try:
             self.wfile.write(body)
             for _ in range(self.server.zeros >> 20):
                 self.wfile.write(bytes(1 << 20))
         except OSError:
             self.close_connection = True
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's own name
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's own name
         """Say nothing."""

@@ -1,14 +1,14 @@
-"""An enemy's stores, made from a number: projects that are well formed, sealed, self-consistent and malicious, and stores that lie.
+"""An enemy's stores, made from a number: projects that are well formed, sealed, self-consistent and malicious.
 
-A forged project says what it was made with (`twists`); a lying store wraps one and answers something else. Shared by
-tests/unit/test_hostile.py and scripts/check_hostile.py.
+A forged project says what it was made with (`twists`); what lies is in liars.py. Shared by tests/unit/test_hostile.py and
+scripts/check_hostile.py.
 """
 
 from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -20,21 +20,27 @@ from artifactmount.acts import Act, Commit, Counts, Metadata, Open, PutVersion, 
 from artifactmount.artifact import Artifact
 from artifactmount.card import Card
 from artifactmount.catalog import pieces_of
-from artifactmount.digest import chunk_digest, content_digest
-from artifactmount.document import make_document, read_document
-from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, StoreError
+from artifactmount.crypto import PLAIN, ProjectKey, Record
+from artifactmount.digest import content_digest
+from artifactmount.document import make_document
+from artifactmount.errors import (
+    ArtifactError,
+    CorruptError,
+)
+from artifactmount.keys import Slot
 from artifactmount.log import CHECKPOINT_EVERY, encode_checkpoint, entry_digest
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import PackBuilder, Place, compress
 from artifactmount.ranges import PackId, PackRanges
-from artifactmount.rows import Change, Kind, mode_of
+from artifactmount.reference import Referent
+from artifactmount.rows import SIZE_LIMIT, Change, Kind, mode_of
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.state import State
-from artifactmount.store import Listed
 from artifactmount.store.memory import MemoryStore
-from tests.unit.hostile import KEYS, NAMES, NUMBERS, TEXTS, canonical, chew, other_json, seal
+from tests.unit.encrypted_formats import KEY, PROJECT, SECRET, drawn
+from tests.unit.mutations import KEYS, NAMES, NUMBERS, TEXTS, canonical, chew, other_json, seal
 
 ARTIFACT = "evil"
 _ENDLESS = 10**8 - 1
@@ -42,7 +48,7 @@ _ENDLESS = 10**8 - 1
 
 @dataclass(slots=True)
 class Row:
-    """A row of a run that is being made up."""
+    """A row of a run that is being made up. Without a digest it gets that of its target."""
 
     kind: Kind
     size: int = 0
@@ -56,34 +62,56 @@ class Row:
 
 def link(target: bytes) -> Row:
     """A symlink."""
-    return Row(Kind.SYMLINK, len(target), 0, chunk_digest(target), target)
+    return Row(Kind.SYMLINK, len(target), 0, b"", target)
+
+
+#: Where references lead: nowhere that a command would follow without being told to.
+RECORDS = (
+    Referent("http://evil.example/x", '"abc"'),
+    Referent("https://evil.example/x?y=1"),
+    Referent("file:///evil/x", modified=5, inode=7),
+    Referent("file:///evil/y"),
+)
 
 
 @cache
-def bomb() -> tuple[bytes, list[tuple[bytes, int, int]]]:
+def bomb(key: ProjectKey | None = None) -> tuple[PackBuilder, list[tuple[bytes, int, int]]]:
     """A pack of some kB that unpacks to a gigabyte; (digest, offset, stored length) of its chunks of 2 MiB each."""
-    builder, rows = PackBuilder(), []
+    cipher = PLAIN if key is None else key.cipher(ARTIFACT)
+    builder = cipher.builder()
     for n in range(512):
         content = struct.pack("<I", n + 1) + bytes((2 << 20) - 4)
-        builder.add(chunk_digest(content), len(content), zstandard.ZstdCompressor().compress(content))
-    rows = [(row.digest, row.offset, row.stored) for row in builder.table()]
-    return builder.finish(), rows
+        builder.add(cipher.chunking.digest(content), len(content), zstandard.ZstdCompressor().compress(content))
+    return builder, [(row.digest, row.offset, row.stored) for row in builder.table()]
 
 
 class Forge:
     """Makes one project. `store` holds it when `make` has run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, encrypted: bool = False) -> None:
         self.chance, self.seed = random.Random(seed), seed
         self.store = MemoryStore(f"memory:{seed}")
-        self.twists: list[str] = []
-        document = make_document("11" * 16, None)
-        self.store.create("project.json", document)
-        self.artifact = Artifact(read_document(document).id, ARTIFACT)
+        self.twists: list[str] = ["encrypted"] if encrypted else []
+        self.key = KEY if encrypted else None
+        with self._drawn():
+            self.store.create("project.json", make_document(PROJECT, self.key))
+            if self.key is not None:
+                slot = Slot.make(self.key, "file", {}, SECRET, {"label": "mine", "actor": "me", "created": "2026-01-01T00:00:00Z"})
+                self.store.create(f"keys/{slot.id}", slot.encode())
+        self.artifact = Artifact(PROJECT, ARTIFACT, PLAIN if self.key is None else self.key.cipher(ARTIFACT))
+        self._name = self.artifact.cipher.chunking.digest
         self._tree: dict[tuple[bytes, bytes], Row] = {}
         self._table: Table | None = None
         self._digest, self._seq = self.artifact.empty().digest, 0
         self._versions = 0
+
+    def _drawn(self) -> AbstractContextManager[None]:
+        return drawn(self.chance.randbytes)
+
+    def _put_pack(self, pack: PackId, builder: PackBuilder, *, chewed: bool = False) -> None:
+        with self._drawn():
+            whole = self.artifact.cipher.pack(pack, builder)
+        self.store.create(self.artifact.pack_key(pack), chew(self.chance, whole) if chewed else whole)
 
     def make(self) -> Forge:
         """The whole project."""
@@ -110,7 +138,8 @@ class Forge:
         fields["checkpoint"] = checkpoint.hex() if checkpoint is not None else None
         if self._twist("entry", 0.03):
             fields["act"] = other_json(self.chance, fields["act"])
-        data = seal(fields)
+        with self._drawn():
+            data = self.artifact.cipher.record(Record.ENTRY, self._seq, seal(fields))
         self.store.create(self.artifact.log_key(self._seq), data)
         self._digest, self._seq = entry_digest(data), self._seq + 1
 
@@ -142,7 +171,9 @@ class Forge:
                 state = replace(state, versions={n: replace(twin, n=n) for n in range(500)} if twin else {}, next=500)
         state = replace(state, type=state.type[:128] if state.type else state.type)
         checkpoint = encode_checkpoint(state)
-        self.store.create(self.artifact.checkpoint_key(self._seq - 1), checkpoint)
+        with self._drawn():
+            stored = self.artifact.cipher.record(Record.CHECKPOINT, self._seq - 1, checkpoint)
+        self.store.create(self.artifact.checkpoint_key(self._seq - 1), stored)
         self._append(Open(bytes(16)), blake3(checkpoint).digest())
 
     def _state(self) -> State:
@@ -162,16 +193,16 @@ class Forge:
         run = self._run(rows)
         root = self._root(run)
         card = self._card()
-        content = [*pieces_of(run)]
+        content = [*pieces_of(run, self.artifact.cipher.chunking)]
         if self._twist("run length", 0.04):
             content = content[:-1] if chance.random() < 0.5 else content * 2
-        builder = PackBuilder()
-        for stored, digest, plain in [(card, chunk_digest(card), len(card)), *content]:
+        builder = self.artifact.cipher.builder()
+        for stored, digest, plain in [(card, self._name(card), len(card)), *content]:
             builder.add(digest, plain, stored)
         metadata_packs = PackRanges(((session, 50, 50),))
         if self._twist("many metadata packs", 0.04):
             metadata_packs = PackRanges(((session, 50, _ENDLESS),))
-        self.store.create(self.artifact.pack_key(PackId(session, 50)), builder.finish())
+        self._put_pack(PackId(session, 50), builder)
         length = chance.choice(NUMBERS) % (1 << 53) if self._twist("lengths", 0.03) else len(run)
         metadata = Metadata(metadata_packs, blake3(run).digest(), length)
         counts = Counts(*(chance.choice(NUMBERS) for _ in range(9))) if self._twist("counts", 0.1) else Counts(files=len(rows))
@@ -194,7 +225,7 @@ class Forge:
     def _root(self, run: bytes) -> bytes:
         """What the log has to say is the version's digest, for readers to believe the run."""
         try:
-            table = Table(memoryview(merge(self._table, [Run(run, chunk_digest(run))])), check=False)
+            table = Table(memoryview(merge(self._table, [Run(run, blake3(run).digest(), name=self._name)])), check=False)
         except CorruptError:
             return self.chance.randbytes(32)
         self._table = table
@@ -206,8 +237,8 @@ class Forge:
         for key, name in order:
             row = rows[key, name]
             change = Change.ADDED if (key, name) not in self._tree else Change.CHANGED
-            mode = mode_of(row.kind, row.executable)
-            builder.add(key, name[:255], change, mode, row.size, row.mtime, row.digest, row.target, row.chunks, row.places)
+            mode, digest = mode_of(row.kind, row.executable), row.digest or self._name(row.target)
+            builder.add(key, name[:255], change, mode, row.size, row.mtime, digest, row.target, row.chunks, row.places)
         self._tree |= rows
         run = builder.finish()
         return chew(self.chance, run) if self._twist("run", 0.05) else run
@@ -228,25 +259,23 @@ class Forge:
     def _file(self, session: int, number: int, contents: list[bytes]) -> Row:
         """A file in a pack of its own, which may not hold what it must."""
         chance, pack = self.chance, PackId(session, number)
-        builder = PackBuilder()
+        builder = self.artifact.cipher.builder()
         for content in contents:
             other = bytes(len(content)) if self._twist("other content", 0.04) else content
-            builder.add(chunk_digest(content), len(content), compress(other)[1])
-        digests = b"".join(map(chunk_digest, contents))
+            builder.add(self._name(content), len(content), compress(other)[1])
+        digests = b"".join(map(self._name, contents))
         places = [Place(pack, row.offset, row.stored, row.plain) for row in builder.table()]
         if contents:
-            whole = builder.finish()
-            if self._twist("pack", 0.05):
-                whole = chew(chance, whole)
+            chewed = self._twist("pack", 0.05)
             if not self._twist("no pack", 0.03):
-                self.store.create(self.artifact.pack_key(pack), whole)
+                self._put_pack(pack, builder, chewed=chewed)
         if places and self._twist("place", 0.05):
             offset, stored = chance.choice(NUMBERS) % (1 << 26), chance.choice((1, 2 << 20, places[0].stored))
             places[0] = replace(
                 places[0], offset=offset, stored=stored, pack=chance.choice((pack, PackId(session, 50), PackId(0, _ENDLESS)))
             )
         mtime = chance.choice((1, -(1 << 63), (1 << 63) - 1, 1 << 62))
-        digest = content_digest(list(map(chunk_digest, contents)))
+        digest = content_digest(list(map(self._name, contents)))
         return Row(Kind.FILE, sum(map(len, contents)), mtime, digest, b"", digests, places, chance.random() < 0.2)
 
     def _odd_names(self, rows: dict[tuple[bytes, bytes], Row], session: int) -> None:
@@ -275,13 +304,20 @@ class Forge:
     def _odd_files(self, rows: dict[tuple[bytes, bytes], Row], session: int) -> None:
         self.twists.append("file")
         chance = self.chance
-        match chance.randrange(5):
+        match chance.randrange(7):
             case 0:
                 rows[b"", b"size"] = replace(self._file(session, 20, [b"x"]), size=chance.choice(NUMBERS))
             case 1:
                 rows[b"", b"target"] = link(chance.choice((b"a\0b", b"", b"\x1b[2J", b"x" * 5000)))
             case 2:
-                rows[b"", b"reference"] = Row(Kind.REFERENCE, chance.choice(NUMBERS), 1, chunk_digest(b"s3"), b"s3")
+                rows[b"", b"reference"] = Row(Kind.REFERENCE, chance.choice(NUMBERS), 1, b"", b"s3")
+            case 4 | 5:
+                self.twists.append("references")
+                for number in range(3):
+                    size = chance.choice((0, 1, 5000, (1 << 20) + 1, 3 << 20, *NUMBERS[-9:])) % SIZE_LIMIT
+                    record = chance.choice(RECORDS).encode()
+                    record = chew(chance, record) if self._twist("record", 0.1) else record
+                    rows[b"", b"reference%d" % number] = Row(Kind.REFERENCE, size, 1, b"", record)
             case 3:
                 rows[b"", b"two"] = self._file(session, 21, [b"one", b"two", chance.randbytes(2000)])
             case _:
@@ -290,8 +326,8 @@ class Forge:
     def _big_files(self, rows: dict[tuple[bytes, bytes], Row], session: int) -> None:
         """Claims of much with little."""
         chance = self.chance
-        pack, found = bomb()
-        self.store.create(self.artifact.pack_key(PackId(session, 30)), pack)
+        builder, found = bomb(self.key)
+        self._put_pack(PackId(session, 30), builder)
         if chance.random() < 0.5:
             self.twists.append("bomb")
             chosen = found[:: chance.choice((40, 200))]
@@ -313,75 +349,6 @@ class Forge:
             self.store.create(key, chew(self.chance, value))
 
 
-class LyingStore:
-    """A store that answers from another one, and lies in one way."""
-
-    LIES = ("truncate", "swap", "noise", "longer", "endless names", "endless keys", "strange keys", "everything", "fail", "mixed")
-
-    def __init__(self, store: MemoryStore, seed: int) -> None:
-        self._store, self._chance = store, random.Random(seed)
-        self.url = self.place = f"{store.url}-lying"
-        self.lie = self._chance.choice(self.LIES)
-        self.budget = 300_000  # requests: who asks more often than that does not end (verify asks 65 times for each of 1,000 names)
-
-    def _ask(self) -> str:
-        self.budget -= 1
-        assert self.budget > 0, f"asked without an end ({self.lie})"
-        lie = self._chance.choice(self.LIES) if self.lie == "mixed" else self.lie
-        return lie if self._chance.random() < 0.5 or lie.startswith(("endless", "every")) else ""
-
-    def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        """See Store, and do not believe it."""
-        lie = self._ask() if key != "project.json" else ""
-        try:
-            whole = self._store.get(key)
-        except KeyMissingError:
-            if lie != "everything":
-                raise
-            whole = self._store.get(self._chance.choice(self._store.list_keys("")).key)
-        chance, value = self._chance, whole[start:stop]
-        match lie:
-            case "truncate":
-                return value[: chance.randrange(len(value) + 1)]
-            case "swap":
-                return self._store.get(chance.choice(self._store.list_keys("")).key)[start:stop]
-            case "noise":
-                return chance.randbytes(min(len(value), 5000))
-            case "longer":
-                return value + bytes(chance.choice((1, 100, 1 << 20)))
-            case "fail":
-                raise StoreError("the store is out of order\x1b[31m")
-        return value
-
-    def create(self, key: str, data: bytes) -> bool:
-        """See Store."""
-        return self._store.create(key, data)
-
-    def list_keys(self, prefix: str, after: str = "", limit: int = 1000) -> list[Listed]:
-        """See Store."""
-        match self._ask():
-            case "endless keys":
-                return [Listed(f"{prefix}{self.budget:010d}-{n:04d}\x1b", 1, 0.0) for n in range(limit)]
-            case "strange keys":
-                return [Listed(text, 1, 0.0) for text in TEXTS]
-        return self._store.list_keys(prefix, after, limit)
-
-    def list_prefixes(self, prefix: str, after: str = "", limit: int = 1000) -> list[str]:
-        """See Store."""
-        match self._ask():
-            case "endless names":
-                return [f"{n:04d}" for n in range(limit)]
-            case "strange keys":
-                return list(TEXTS)
-        return self._store.list_prefixes(prefix, after, limit)
-
-    def delete(self, keys: Sequence[str]) -> None:
-        """See Store."""
-        self._store.delete(keys)
-
-    def clock(self) -> float:
-        """See Store."""
-        return self._store.clock()
-
-    def close(self) -> None:
-        """See Store."""
+def forged(seed: int) -> Forge:
+    """The enemy of a number; many have a key that the victim has, too."""
+    return Forge(seed, encrypted=seed % 7 < 3).make()

@@ -27,11 +27,11 @@ from pyfuse3 import FileHandleT, FlagT, FUSEError, InodeT, RequestContext
 from artifactmount.cache import Cache
 from artifactmount.card import Card
 from artifactmount.cli import main
-from artifactmount.digest import chunk_digest
 from artifactmount.download import download
 from artifactmount.errors import ArtifactError
 from artifactmount.fuse import Operations
 from artifactmount.history import changes, events
+from artifactmount.keys import Keyring
 from artifactmount.manifest import Table
 from artifactmount.merge import diff
 from artifactmount.names import Reference
@@ -41,11 +41,14 @@ from artifactmount.reader import Hopper, Reader
 from artifactmount.rows import Kind, path_of
 from artifactmount.run import Run
 from artifactmount.sizes import sizes
+from artifactmount.sources.access import Sources
 from artifactmount.state import State, Version
 from artifactmount.store import Store
 from artifactmount.tree import ROOT_INODE, Directory, Tree
 from artifactmount.verify import verify
+from tests.unit.encrypted_formats import SECRET
 from tests.unit.enemy import ARTIFACT
+from tests.unit.liars import hostile_sources
 
 _CODES = (0, 1, 3, 4, 5, 6)
 _CONTEXT = cast(RequestContext, None)  # no handler looks at it
@@ -85,15 +88,25 @@ class _Tracebacks(logging.Handler):
             self.found.append(record.exc_info[1])
 
 
-def through_the_library(store: Store, cache: Cache, folder: Path, told: Told) -> None:
-    """Open, list, show, size, log, compare, verify and download, without a command line; then as a mount does."""
-    project = told.do("open", lambda: Project(store, cache, str(folder / "state")))
+def key_file(folder: Path) -> Path:
+    """The victim's key, which opens the enemies' encrypted projects."""
+    path = folder / "victim.key"
+    if not path.exists():
+        path.touch(0o600)
+        path.write_text(f"artifactmount-key-1:{SECRET.hex()}\n")
+    return path
+
+
+def through_the_library(store: Store, cache: Cache, folder: Path, told: Told, seed: int = 0) -> None:
+    """Open, list, show, size, log, compare, verify and download, without a command line; then as a mount does. `seed`: of the sources."""
+    keyring, sources = Keyring((str(key_file(folder)),)), hostile_sources(seed)
+    project = told.do("open", lambda: Project(store, cache, str(folder / "state"), keyring=keyring))
     if project is None:
         return
     told.do("names", project.names)
     state = told.do("head", lambda: project.existing(ARTIFACT))
     told.do("log", lambda: _log(store, project))
-    told.do("verify", lambda: verify(project, None))
+    told.do("verify", lambda: verify(project, None, sources=sources))
     if state is None:
         return
     told.do("sizes", lambda: project.reading(ARTIFACT, lambda s: sizes(project.catalog(ARTIFACT), cache, s)))
@@ -102,8 +115,8 @@ def through_the_library(store: Store, cache: Cache, folder: Path, told: Told) ->
         if old is not None and new is not None:
             told.do("diff", lambda a, b: sum(1 for _ in diff(a, b)), old, new)
     for n in list(state.versions)[:4]:
-        into_a_folder(folder, told, partial(_download, project, n))
-    through_a_mount(project, told)
+        into_a_folder(folder, told, partial(_download, project, n, sources))
+    through_a_mount(project, told, sources)
 
 
 def _log(store: Store, project: Project) -> None:
@@ -169,14 +182,16 @@ def _remove(path: bytes) -> None:
     os.rmdir(path)
 
 
-def _download(project: Project, n: int, target: Path) -> None:
-    download(project, Reference(ARTIFACT, f"v{n}"), str(target))
+def _download(project: Project, n: int, sources: Sources, target: Path) -> None:
+    skipped = download(project, Reference(ARTIFACT, f"v{n}"), str(target), sources=sources, allow_missing=n % 2 == 0).skipped
     state = project.existing(ARTIFACT)
     table = project.catalog(ARTIFACT).table(state, n)
     runs = project.catalog(ARTIFACT).runs(state, table)
     for key, name, row in table.walk():
         path = os.path.join(os.fsencode(target), path_of(key, name))
         if len(path) > 4000:
+            continue
+        if table.kind(row) is Kind.REFERENCE and skipped and not os.path.lexists(path):
             continue
         status = os.lstat(path)
         match table.kind(row):
@@ -185,7 +200,9 @@ def _download(project: Project, n: int, target: Path) -> None:
                 origin, at = table.origin(row)
                 with open(path, "rb") as file:
                     for ref in runs[origin].chunks(at):
-                        assert chunk_digest(file.read(ref.place.plain)) == ref.digest
+                        assert project.artifact(ARTIFACT).cipher.chunking.digest(file.read(ref.place.plain)) == ref.digest
+            case Kind.REFERENCE:
+                assert stat.S_ISREG(status.st_mode) and status.st_size == table.size(row)
             case Kind.DIRECTORY:
                 assert stat.S_ISDIR(status.st_mode)
             case _:
@@ -193,13 +210,13 @@ def _download(project: Project, n: int, target: Path) -> None:
 
 
 # -- as a mount does -------------------------------------------------------------------------------------------------------------------
-def through_a_mount(project: Project, told: Told) -> None:
+def through_a_mount(project: Project, told: Told, sources: Sources | None = None) -> None:
     """What the kernel would ask: FUSEError is an answer; an error that the last resort caught is a finding."""
     tracebacks = _Tracebacks()
     logging.getLogger("artifactmount").addHandler(tracebacks)
     begin = time.monotonic()
     try:
-        trio.run(_mounted, project, told)
+        trio.run(_mounted, project, told, sources)
     finally:
         logging.getLogger("artifactmount").removeHandler(tracebacks)
     told.slowest["mount"] = max(told.slowest.get("mount", 0.0), time.monotonic() - begin)
@@ -207,10 +224,10 @@ def through_a_mount(project: Project, told: Told) -> None:
         raise AssertionError("an error that nobody expected in a mount") from error
 
 
-async def _mounted(project: Project, told: Told) -> None:
+async def _mounted(project: Project, told: Told, sources: Sources | None) -> None:
     async with trio.open_nursery() as nursery:
         hopper, tree = Hopper(nursery), Tree(0)
-        operations = Operations(tree, Namespace(project, tree, hopper), Reader(project, hopper), hopper, project.cache)
+        operations = Operations(tree, Namespace(project, tree, hopper), Reader(project, hopper, sources), hopper, project.cache)
         with trio.move_on_after(60) as scope:
             await _walk(operations, tree, told)
         assert not scope.cancelled_caught, "a mount did not answer for a minute"
@@ -288,9 +305,12 @@ class _Terminal(io.StringIO):
 
 def as_typed(project: Path, folder: Path, told: Told) -> None:
     """The commands that read, on a terminal, over a folder project. Nothing printed may be more than text."""
-    before = {name: os.environ.get(name) for name in ("XDG_STATE_HOME", "ARTIFACTMOUNT_CACHE", "ARTIFACTMOUNT_PROJECT")}
+    names = ("XDG_STATE_HOME", "ARTIFACTMOUNT_CACHE", "ARTIFACTMOUNT_PROJECT", "ARTIFACTMOUNT_KEY_FILE")
+    before = {name: os.environ.get(name) for name in names}
     os.environ |= {"XDG_STATE_HOME": str(folder / "typed"), "ARTIFACTMOUNT_CACHE": str(folder / "cache")}
     os.environ["ARTIFACTMOUNT_PROJECT"] = str(project)
+    if (project / "keys").exists():
+        os.environ["ARTIFACTMOUNT_KEY_FILE"] = str(key_file(folder))
     try:
         for command in (
             ("ls",),
@@ -306,14 +326,15 @@ def as_typed(project: Path, folder: Path, told: Told) -> None:
             ("log", ARTIFACT, "--json"),
             ("log", f"{ARTIFACT}/link0"),
             ("diff", f"{ARTIFACT}:v0", ARTIFACT),
-            ("verify",),
+            ("verify", "--references"),
+            ("key", "list"),
         ):
             told.do(" ".join(command[:1]), type_in, *command)
         into_a_folder(folder, told, lambda target: type_in("download", ARTIFACT, str(target)))
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 

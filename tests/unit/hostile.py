@@ -5,7 +5,6 @@ Shared by the tests of the decoders and by scripts/check_hostile.py. A number ma
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import struct
@@ -42,10 +41,14 @@ from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.pack import PackBuilder, Place, compress, decode, open_chunk
 from artifactmount.ranges import PackId, PackRanges
+from artifactmount.reference import Referent
 from artifactmount.rows import Change, Kind, mode_of
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.state import State, Version
+from tests.unit import encrypted_formats
+from tests.unit.encrypted_formats import by_who_has_the_key
+from tests.unit.mutations import KEYS, NAMES, NUMBERS, TEXTS, canonical, chew, other_json, seal
 
 REFUSALS = (CorruptError, NeedsNewerError)
 
@@ -174,8 +177,18 @@ def project_again(data: bytes) -> bytes:
     return data
 
 
+def reference_again(data: bytes) -> bytes:
+    return Referent.decode(data).encode()
+
+
 RUN = a_run()
 TABLE = bytes(merge(None, [Run(RUN, chunk_digest(RUN))]))
+REFERENTS = (
+    Referent("s3://bucket/some/key ü", "5d41402abc4b2a76b9719d911017c592", "3sL4kqtJlcpXroDTDmJ"),
+    Referent("file:///data/x%20y", modified=10**18, inode=7),
+    Referent("https://example.org/a/b?x=1", '"abc"'),
+    Referent("http://[::1]:8080/x", modified=-1),
+)
 CARD = Card("a note – ☃", {"a": [1, 2.5, None, True], "b": {"c": "d"}}).encode()
 #: name -> (a valid value, decode and write again, whether every change of it must be noticed)
 FORMATS: dict[str, tuple[bytes, Callable[[bytes], bytes], bool]] = {
@@ -186,6 +199,8 @@ FORMATS: dict[str, tuple[bytes, Callable[[bytes], bytes], bool]] = {
     "checkpoint": (encode_checkpoint(STATE), checkpoint_again, True),
     "card": (CARD, card_again, False),  # a chunk of a pack, which has its digest
     "project.json": (make_document("11" * 16, None), project_again, True),
+    **{f"reference {n}": (referent.encode(), reference_again, False) for n, referent in enumerate(REFERENTS)},
+    **encrypted_formats.FORMATS,
 }
 
 
@@ -201,125 +216,15 @@ def accept(name: str, data: bytes) -> None:
     assert data == valid or not sealed
 
 
-# -- JSON that is sealed and still wrong -----------------------------------------------------------------------------------------------
-def canonical(fields: Any) -> bytes:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+JSON_FORMATS = [name for name in FORMATS if name not in ("pack", "run", "table", *encrypted_formats.BINARY)]
 
 
-def seal(fields: Any) -> bytes:
-    return canonical({**fields, "check": blake3(canonical(fields)).hexdigest()[:32]})
+def finished(name: str, fields: Any) -> bytes:
+    """The fields as that format writes them: sealed, unless other bytes prove them."""
+    return canonical(fields) if name == "card" or name.startswith("reference") else seal(fields)
 
 
-def sites(value: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key or index) in a JSON value."""
-    found: list[tuple[Any, Any]] = []
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        found.append((value, key))
-        found += sites(inner)
-    return found
-
-
-ODD: list[Any] = [None, True, False, 0, 1, 1.0, -1, 1 << 53, 1 << 64, 10**16, float("nan"), float("inf"), "", "latest", "v0", "\ud800"]
-ODD += [
-    "ab" * 32,
-    "AB" * 32,
-    "ab" * 16,
-    "x" * 2000,
-    [],
-    {},
-    [[]],
-    [{}],
-    ["x"],
-    {"x": 1},
-    {"open": {}},
-    {"n": 1},
-    [1, 1],
-    [[0, 0, 10**8 - 1]],
-]
-ODD += [
-    [[0, 0, 10**8]],
-    [[0, 0, 0, 1, 0]],
-    [[0, 0, 0, 1, 0]] * 2,
-    [[1, 0, 0], [0, 0, 0]],
-    [[0, 0, 0], [0, 1, 1]],
-    [[0, 2, 1]],
-    [[0, 0, True]],
-]
-JSON_FORMATS = [name for name in FORMATS if name not in ("pack", "run", "table")]
-
-
-# -- mutations -------------------------------------------------------------------------------------------------------------------------
-NUMBERS: tuple[int, ...] = (0, 1, 2, 3, 7, 8, 255, 256, 4095, 4096, 1 << 20, 1 << 22)
-NUMBERS += ((1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 53, 1 << 62, 1 << 63, (1 << 64) - 1)
-TEXTS: tuple[str, ...] = (
-    "",
-    ".",
-    "..",
-    "../../x",
-    "/etc/passwd",
-    "a\0b",
-    "latest",
-    "v0",
-    "\x1b[31m\x9b2J",
-    "\udcc2\udc9b",
-    "\ud800",
-    "\u202e",
-    "1e999",
-)
-TEXTS += ("x" * 2000,)
-NAMES = (b"", b".", b"..", b"a/b", b"/", b"\0", b"a", b"b", b"x" * 255, b"\xff", b"\x1b[2J", b"\xc2\x9b", b"\n", b"~", b"-rf", b"\x01")
-KEYS = (b"", b"a", b"a\0b", b"b", b"..", b"a\0..", b"/", b"a/b", b"\0", b"a\0", b"\0".join([b"d"] * 2047), b"x" * 255, b"link", b"empty")
-
-
-def chew(chance: random.Random, data: bytes) -> bytes:
-    """Some bytes flipped, taken out, repeated, or made a number that somebody may trust."""
-    chewed = bytearray(data)
-    for _ in range(chance.choice((1, 1, 1, 2, 4))):
-        at, length = chance.randrange(len(chewed) + 1), chance.choice((1, 1, 2, 4, 8, 32, 59))
-        match chance.randrange(6):
-            case 0 if at < len(chewed):
-                chewed[at] ^= 1 << chance.randrange(8)
-            case 1:
-                del chewed[at : at + length]
-            case 2:
-                chewed[at:at] = chewed[at : at + length]
-            case 3:
-                width = chance.choice((1, 2, 4, 8))
-                chewed[at : at + width] = (chance.choice(NUMBERS) % (1 << 8 * width)).to_bytes(width, "little")
-            case 4:
-                other = chance.randrange(len(chewed) + 1)
-                chewed[at : at + length] = chewed[other : other + length]
-            case _:
-                chewed[at:at] = chance.randbytes(length)
-    return bytes(chewed)
-
-
-def other_json(chance: random.Random, fields: Any) -> Any:
-    """The fields with some values exchanged, missing, or of another kind."""
-    fields = json.loads(json.dumps(fields))
-    for _ in range(chance.choice((1, 1, 2, 3))):
-        found = sites(fields)
-        if not found:
-            break
-        container, key = chance.choice(found)
-        match chance.randrange(6):
-            case 0 if isinstance(container, dict):
-                del container[key]
-            case 1 if isinstance(container, list):
-                container.insert(key, container[key])
-            case 2:
-                container[key] = chance.choice(NUMBERS)
-            case 3:
-                container[key] = chance.choice(TEXTS)
-            case 4:
-                donor, at = chance.choice(found)
-                container[key] = json.loads(json.dumps(donor[at])) if at in donor or (isinstance(donor, list) and at < len(donor)) else None
-            case _:
-                container[key] = copy.deepcopy(chance.choice(ODD))
-    return fields
-
-
+# -- mutations of one format -------------------------------------------------------------------------------------------------------
 def other_pack(chance: random.Random) -> bytes:
     """A pack with right digests over whatever stands in it."""
     rows, body = [], b""
@@ -387,8 +292,9 @@ def hostile_input(seed: int) -> tuple[str, bytes]:
     if name in JSON_FORMATS and chance.random() < 0.8:
         fields = json.loads(valid)
         fields.pop("check", None)
-        fields = other_json(chance, fields)
-        return name, canonical(fields) if name == "card" else seal(fields)
+        return name, finished(name, other_json(chance, fields))
+    if name in encrypted_formats.BINARY and chance.random() < 0.7:
+        return name, by_who_has_the_key(chance, name)
     if name == "pack" and chance.random() < 0.6:
         return name, other_pack(chance)
     if name == "run" and chance.random() < 0.6:

@@ -13,6 +13,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,7 @@ from artifactmount.pack import PackBuilder, Place
 from artifactmount.plain import PlainFormatter, plain
 from artifactmount.project import Project
 from artifactmount.ranges import PackId, PackRanges
+from artifactmount.reference import Referent
 from artifactmount.rows import Change, Kind, mode_of
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
@@ -43,9 +45,11 @@ from artifactmount.store.folder import FolderStore
 from artifactmount.store.memory import MemoryStore
 from artifactmount.target import Target
 from artifactmount.verify import verify
-from tests.unit.enemy import ARTIFACT, Forge, LyingStore, Row, bomb
+from tests.unit.enemy import ARTIFACT, Forge, Row, bomb, forged
 from tests.unit.gauntlet import Told, as_typed, check_plain, through_the_library
-from tests.unit.hostile import STATE, TEXTS, digest, fold_any, hostile_input, packs, take_in
+from tests.unit.hostile import STATE, digest, fold_any, hostile_input, packs, take_in
+from tests.unit.liars import HostileSource, LyingStore
+from tests.unit.mutations import TEXTS
 
 WIDE = PackRanges(((0, 0, 10**8 - 1),))
 
@@ -75,9 +79,9 @@ def test_made_up_bytes() -> None:
 def test_an_enemys_stores(tmp_path: Path, cache: Cache) -> None:
     told = Told()
     for seed in range(10_000, 10_008):
-        forge, folder = Forge(seed).make(), tmp_path / str(seed)
+        forge, folder = forged(seed), tmp_path / str(seed)
         folder.mkdir()
-        through_the_library(LyingStore(forge.store, seed) if seed % 3 == 0 else forge.store, cache, folder, told)
+        through_the_library(LyingStore(forge.store, seed) if seed % 3 == 0 else forge.store, cache, folder, told, seed)
         if seed == 10_001:
             project = folder / "project"
             for item in forge.store.list_keys(""):
@@ -85,6 +89,22 @@ def test_an_enemys_stores(tmp_path: Path, cache: Cache) -> None:
                 (project / item.key).write_bytes(forge.store.get(item.key))
             as_typed(project, tmp_path, told)
     assert {"download", "verify", "mount read", "ls"} <= told.answers.keys()
+
+
+@pytest.mark.parametrize("seed", [10_019, 10_026])
+def test_a_store_of_an_enemy_who_has_the_key_is_read(tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Or that nothing happens in the others would only say that they do not open. In one of them references are followed."""
+    forge, told, asked = forged(seed), Told(), list[str]()
+
+    def read(source: HostileSource, referent: Referent, size: int, start: int, stop: int, honest: Any = HostileSource.read) -> Any:
+        asked.append(referent.uri)
+        return honest(source, referent, size, start, stop)
+
+    monkeypatch.setattr(HostileSource, "read", read)
+    assert "encrypted" in forge.twists
+    through_the_library(forge.store, cache, tmp_path, told, seed)
+    assert {"log", "verify", "list", "mount read", "mount getxattr"} <= told.answers.keys()
+    assert bool(asked) == ("references" in forge.twists) == (seed == 10_026)
 
 
 # -- the log ---------------------------------------------------------------------------------------------------------------------------
@@ -217,8 +237,8 @@ def test_metadata_in_a_hundred_million_packs_is_refused_before_one_is_read(cache
 
 def test_a_pack_that_unpacks_to_a_gigabyte_is_unpacked_as_far_as_is_wanted(tmp_path: Path, cache: Cache) -> None:
     forge = honest(3)
-    content, rows = bomb()
-    forge.store.create(forge.artifact.pack_key(PackId(0, 40)), content)
+    builder, rows = bomb()
+    forge.store.create(forge.artifact.pack_key(PackId(0, 40)), builder.finish())
     fetcher = Fetcher(Project(forge.store, cache, str(tmp_path / "state")), ARTIFACT)
     wanted = rows[300][0]
     found = fetcher.whole_pack(PackId(0, 40), forge._state(), wanted)

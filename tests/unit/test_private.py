@@ -80,6 +80,52 @@ def test_a_file_that_others_may_use_is_refused_with_what_to_do(tmp_path: Path, m
     assert read_file(str(file), 100) == b"content"
 
 
+def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it somebody else's: who is not root becomes somebody else instead."""
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+
+def test_a_file_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what its owner likes, however closed it is."""
+    file = tmp_path / "secret"
+    file.touch(0o600)
+    give_away(file, monkeypatch)
+    with pytest.raises(RefusedError, match=f"{file} belongs to user"):
+        read_file(str(file), 100)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    (tmp_path / "folder").mkdir(0o700)
+    for name in ("fifo", "folder"):
+        with pytest.raises(RefusedError, match="no regular file"):
+            read_file(str(tmp_path / name), 100)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_folder_that_belongs_to_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir(0o700)
+    give_away(folder, monkeypatch)
+    with pytest.raises(RefusedError, match=f"cannot be {folder}, which belongs to user"):
+        close_folder(str(folder), "cache", ours=ours)
+
+
+def test_a_folder_that_cannot_be_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that knows no modes, for example: what lies there is everybody's."""
+
+    def fails(path: str, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(os, "chmod", fails)
+    with pytest.raises(RefusedError, match="cannot be closed"):
+        close_folder(str(tmp_path), "cache")
+
+
 # -- the config file -------------------------------------------------------------------------------------------------------------------
 def config_of(folder: Path, text: str, mode: int = 0o600) -> Config:
     (folder / "artifactmount").mkdir(exist_ok=True)

@@ -188,8 +188,9 @@ def test_a_prefix_opens_whole_components_only() -> None:
 
 
 def test_what_the_config_file_allows() -> None:
-    assert Access.of({}).allowed == ("s3://",)
+    assert Access.of({}).allows("s3://bucket/key") and not Access.of({}).allows("file:///x") and not Access.of({}).allows("https://h/x")
     access = Access.of({"allow": ["file:///data"], "my-bucket": {"profile": "hospital"}})
+    assert access.names("file:///data/x") and not access.names("s3://bucket/x") and not Access.of({}).names("s3://bucket/x")
     assert access.buckets == {"my-bucket": Bucket("hospital")}
     assert access.allows("file:///data/x") and not access.allows("s3://bucket/x") and not access.allows("http://169.254.169.254/")
     typed = ["file:///", "S3://bucket", "file:///my data/", "https://Example.org"]
