@@ -5,7 +5,7 @@
 PROJECT: an empty folder or s3://bucket/prefix (default: a temporary folder; `--s3`: a bucket of a server started for this). Every tree is
 made from a number that stands in it, so each version that is read says by itself what it must be. At the end `verify` is clean, every
 version that was acknowledged and that nobody deleted is there and reads back right, and after `gc --grace 0s` the store holds exactly what
-is live. Exits with 1 and says what is wrong.
+is live, the log and its checkpoints: of all keys, and in a folder also beside them. Exits with 1 and says what is wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from artifactmount.cache import Cache
+from artifactmount.document import PROJECT_KEY
+from artifactmount.log import CHECKPOINT_EVERY
 from artifactmount.project import Project, open_store
+from artifactmount.store.folder import FolderStore
 from tests.store.servers import s3_server
 
 ARTIFACT = "stressed"
@@ -166,8 +169,8 @@ class Stress:
     def at_the_end(self) -> None:
         """Everything that was promised is there and right, and nothing else is left."""
         self.problems += [f"no {command} ended well" for command in _EACH if not self.done[command]]
-        self.run("end", "gc", ARTIFACT, "--grace", "0s")
         self.run("end", "verify")
+        self.run("end", "gc", ARTIFACT, "--grace", "0s")
         live = self.versions("end")
         self.problems += [f"{version} was acknowledged, and is gone" for version in self.acknowledged.keys() - self.doomed - set(live)]
         with ThreadPoolExecutor(2) as pool:
@@ -179,13 +182,24 @@ class Stress:
         self.problems += self.leftovers()
 
     def leftovers(self) -> list[str]:
-        """Keys of content that are not live, asked of the store itself."""
+        """What is not exactly what is live, asked of the store itself."""
         os.environ.update(self.environment)
         with closing(open_store(self.environment["ARTIFACTMOUNT_PROJECT"])) as store, closing(Cache(str(self.folder / "last"))) as cache:
-            project = Project(store, cache, str(self.folder / "state"))
-            state, artifact = project.refresh(ARTIFACT), project.artifact(ARTIFACT)
-            keys = {item.key for item in store.list_keys(f"{artifact.prefix}data/", limit=1_000_000)}
-        return [f"not exactly what is live: {key}" for key in keys ^ {artifact.pack_key(pack) for pack in state.packs}]
+            return not_live(Project(store, cache, str(self.folder / "state")))
+
+
+def not_live(project: Project) -> list[str]:
+    """Every key of the project that nothing accounts for, or that is missing; and what lies beside the keys of a folder."""
+    state, artifact = project.refresh(ARTIFACT), project.artifact(ARTIFACT)
+    keys = {item.key for item in project.store.list_keys("", limit=1_000_000)}
+    needed = {PROJECT_KEY, *map(artifact.log_key, range(state.seq + 1)), *map(artifact.pack_key, state.packs)}
+    checkpoints = {artifact.checkpoint_key(seq) for seq in range(CHECKPOINT_EVERY - 1, state.seq + 1, CHECKPOINT_EVERY)}
+    problems = [f"not accounted for: {key}" for key in sorted(keys - needed - checkpoints)]
+    problems += [f"missing: {key}" for key in sorted(needed - keys)]
+    if isinstance(project.store, FolderStore):
+        present = {str(path.relative_to(project.store.path)) for path in Path(project.store.path).rglob("*") if not path.is_dir()}
+        problems += [f"no key, and left behind: {path}" for path in sorted(present - keys)]
+    return problems
 
 
 def check(project: str, folder: Path, options: argparse.Namespace) -> Stress:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from artifactmount.cache import Cache
+from artifactmount.project import Project
+from artifactmount.snapshot import Options, take
+from artifactmount.store.folder import FolderStore
 
 ROOT = Path(__file__).parent.parent
 SHELL = [
@@ -98,6 +105,32 @@ def test_writers_deleters_and_readers_killed_at_random_lose_nothing(options: tup
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert re.fullmatch(r"seed \d+: .*\d delete, .* killed, .*\d gc, .*: all good\n", ran.stdout)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_stress_check_sees_whatever_is_left_of_dead_writers(tmp_path: Path) -> None:
+    not_live = runpy.run_path(str(ROOT / "scripts/check_stress.py"))["not_live"]
+    (tmp_path / "staging").mkdir()
+    (tmp_path / "staging/file").write_bytes(b"content")
+    with closing(Cache(str(tmp_path / "cache"))) as cache:
+        project = Project(FolderStore(str(tmp_path / "project")), cache, str(tmp_path / "state"), create=True)
+        take(project, str(tmp_path / "staging"), "stressed", Options())
+        assert not_live(project) == []
+        left = ["artifacts/stressed/data/0000000000000000/00000099", "artifacts/stressed/state/0000000000000001", "strange", ".tmp/1-a"]
+        for path in left:
+            (tmp_path / "project" / path).parent.mkdir(exist_ok=True)
+            (tmp_path / "project" / path).write_bytes(b"left")
+        assert [problem.rpartition(": ")[2] for problem in not_live(project)] == left
+        (tmp_path / "project/artifacts/stressed/data/0000000000000000/00000000").unlink()
+        assert len(not_live(project)) == 5
+
+
+@pytest.mark.needs_fuse
+def test_a_deletion_that_writes_packs_anew_is_measured_and_its_bytes_are_checked(tmp_path: Path) -> None:
+    command: list[str | Path] = [sys.executable, ROOT / "scripts/bench/rewrite.py", "--files", "50", "--size", "2000", "--changed", "0.1"]
+    ran = subprocess.run([*command, "--limit", "0", tmp_path], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and "it freed 10000; du says 100000 are stored" in ran.stdout, ran.stdout + ran.stderr
+    assert re.findall("^WRONG: .*$", ran.stdout, re.MULTILINE) == [ran.stdout.splitlines()[-1]]
+    assert ran.stdout.endswith("× the first snapshot, more than 0.0\n")
 
 
 def test_many_objects_are_referenced_page_by_page() -> None:

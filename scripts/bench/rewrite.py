@@ -1,11 +1,13 @@
 """What it costs to delete a version of many small files: 1 % scattered change, the old version deleted while somebody reads the new one.
 
-    .venv/bin/python scripts/bench/rewrite.py [--files 100000] [--size 10240] [--changed 0.01] [DIR]
+    .venv/bin/python scripts/bench/rewrite.py [--files 100000] [--size 10240] [--changed 0.01] [--limit 1.2] [DIR]
 
 Small files share packs, so the content of the changed ones lies scattered over nearly all packs, and the deletion writes those anew.
 Printed: exact bytes in the store before and after, how long it took beside the first snapshot, and what the reader saw. The reader has a
 mount and no place to cache, and reads random files of the new version, each compared with its source. Everything is made in DIR (default:
-a temporary folder), which needs three times the files' bytes, and removed. Exits with 1 when the reader saw an error or a wrong byte.
+a temporary folder), which needs three times the files' bytes, and removed. Exits with 1 when the reader saw an error or a wrong byte, or
+when the content that left the store is not exactly what the changed files had; with `--limit` also when the deletion took longer than so
+many times the first snapshot.
 """
 
 from __future__ import annotations
@@ -126,6 +128,9 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--size", type=int, default=10_240, help="bytes of each")
     parser.add_argument("--changed", type=float, default=0.01, help="share of the files")
+    parser.add_argument(
+        "--limit", type=float, help="how many times the first snapshot the deletion may take (default: any; timings are no tests)"
+    )
     parser.add_argument("folder", nargs="?")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="artifactmount-bench-", dir=options.folder) as folder:
@@ -150,7 +155,17 @@ def main() -> int:
         f"meanwhile {read_meanwhile} files were read, the slowest in {reader.slowest:.2f} s; {len(reader.wrong)} errors {reader.wrong[:3]}"
     )
     print(verified)
-    return int(bool(reader.wrong))
+    problems = [f"the reader: {wrong}" for wrong in reader.wrong[:3]]
+    content, old = options.files * options.size, changed * options.size
+    if (done["freed"], done["freed_stored"], live) != (old, old, content):  # random bytes, so compression changes nothing
+        problems.append(f"freed {done['freed']}, as stored {done['freed_stored']}, and {live} are left; not {old}, {old} and {content}")
+    if before - after < old:
+        problems.append(f"by its listing the store lost {before - after} bytes, less than {old}")
+    if options.limit is not None and seconds > options.limit * first:
+        problems.append(f"the deletion took {seconds / first:.2f} × the first snapshot, more than {options.limit}")
+    for problem in problems:
+        print(f"WRONG: {problem}")
+    return int(bool(problems))
 
 
 if __name__ == "__main__":
