@@ -134,7 +134,7 @@ class _Verification:
         name = self._artifact.name
         if reference is None:
             reference = Reference(name)
-        elif not state.versions:
+        elif state.seq < 0:
             raise NotFoundError(f"no artifact {name}; `artifactmount ls` lists what there is")
         chosen = list(state.versions) if reference.version is None else state.chain(resolve(state, reference).n)
         self._progress.begin(f"verifying {name}", 0, len(state.packs))

@@ -122,17 +122,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArtifactError as error:
         return _fail(str(error), error.exit_code)
     except (BrokenPipeError, _PipeClosedError):
-        # Python flushes once more at its end, so stdout must lead somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return _PIPE_CLOSED
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", _INTERRUPTED)
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        if not where and _is_of_printing(error):
+            where = "standard output: "
+            _forget_stdout()
         return _fail(f"{where}{error.strerror or error}", 4)
     except Exception as error:  # noqa: BLE001 - a bug; still one line
         return _fail(f"internal error: {type(error).__name__}: {error} (ARTIFACTMOUNT_DEBUG=1 shows where)", _INTERNAL)
     return int(result or 0)
+
+
+def _is_of_printing(error: OSError) -> bool:
+    """Whether output could not be written: `print` has no frame of its own, and what else this package calls names a file, or is deeper."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and str(at.tb_frame.f_globals.get("__name__")).startswith(__name__)
+
+
+def _forget_stdout() -> None:
+    """Python flushes once more at its end, so stdout must lead somewhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int, command: str = "artifactmount") -> int:

@@ -53,8 +53,10 @@ def _chosen(project: Project, what: tuple[str, ...], everything: bool) -> tuple[
         between = _RANGE.fullmatch(text)
         reference = parse(between[1] if between else text)
         names.add(reference.artifact)
-        if reference.path or len(names) > 1:
-            raise UsageError("delete takes versions of one artifact, not paths in them")
+        if reference.path:
+            raise UsageError(f"delete takes versions, not paths in them: {text!r}")
+        if len(names) > 1:
+            raise UsageError(f"delete takes versions of one artifact at a time, not of {' and '.join(sorted(names))}")
         state = ever(project, reference.artifact)
         if everything:
             if reference.version is not None or len(what) > 1:

@@ -12,7 +12,20 @@ from typing import Any
 
 import click
 
-from artifactmount.acts import Commit, DeleteArtifact, DeleteVersion, Describe, Op, Purge, PutVersion, RemoveAlias, SetAlias, act_to_json
+from artifactmount.acts import (
+    Commit,
+    DeleteArtifact,
+    DeleteVersion,
+    Describe,
+    Move,
+    Op,
+    Purge,
+    PutVersion,
+    RemoveAlias,
+    ReplaceRun,
+    SetAlias,
+    act_to_json,
+)
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, moment, path, plain, plural, print_json, size
 from artifactmount.errors import CorruptError, NotFoundError, UsageError
@@ -159,8 +172,10 @@ def _op(name: str, op: Op) -> str:
             return f"{name}:v{n} described"
         case DeleteArtifact():
             return f"{name} deleted"
-        case _:
-            return "packs tidied"
+        case ReplaceRun(n=n, base=base):
+            return f"{name}:v{n} " + ("is the oldest now" if base is None else f"follows v{base} now")
+        case Move(moves):
+            return f"{plural(len(moves), 'pack')} written anew"
 
 
 def _of_path(project: Project, name: str, state: State, target: bytes) -> Iterator[tuple[dict[str, Any], str]]:

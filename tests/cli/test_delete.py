@@ -219,6 +219,9 @@ def test_ranges_and_several(program: Program, tmp_path: Path) -> None:
     assert program.run("delete", "pets:v8..v10", "pets:v12", "--yes", "--json").json["versions"] == ["v10", "v12"]
     assert program.run("ls", "pets").lines == ["v11", "v13  latest"]
     program.run("delete", "pets:v20..v30", "--yes", code=3)
+    program.run("snapshot", tmp_path / "pets", "other")
+    assert "one artifact at a time, not of other and pets" in program.run("delete", "pets:v11", "other:v0", "--yes", code=2).err
+    assert "not paths in them: 'pets:v11/n'" in program.run("delete", "pets:v11/n", "--yes", code=2).err
     for range_ in ("pets:v9..v0", "pets:v007..v9", "pets:v99999999999999999999..v13", "pets:v0..v013"):
         program.run("delete", range_, "--yes", code=2)
     assert program.run("ls", "pets").lines == ["v11", "v13  latest"]
@@ -261,6 +264,9 @@ def test_the_whole_artifact(animals: Program, request: pytest.FixtureRequest, tm
         assert not any(words in content for content in mine)
     assert animals.run("ls").lines == ["plants"]
     assert animals.run("delete", "animals", "--all", "--yes").out == "animals: nothing to delete\n"
+    assert animals.run("verify", "animals").out == "0 packs, 0 B read: all good\n"
+    animals.run("verify", "animals:v0", code=3)
+    animals.run("verify", "stones", code=3)
     assert animals.run("snapshot", write(tmp_path / "animals", PETS), "animals", "--json").json["version"] == "v3"
     assert du(animals) == [("v3", 3 * MB, 3 * MB, 3 * MB)]
     animals.run("verify")
@@ -284,6 +290,8 @@ def test_a_pack_that_dies_in_part_is_written_anew(anywhere: Program, tmp_path: P
     assert du(anywhere) == [("v0", 3 * MB, 3 * MB, 2 * MB), ("v1", MB, 0, 0)]
     said = anywhere.run("delete", "animals:v0", "--yes").lines
     assert said == ["animals: deleted v0: 2.0 MB in 2 packs freed, 1 pack written anew", "animals:v1 is charged for 1.0 MB more"]
+    history = anywhere.run("log", "animals").lines
+    assert history[1].endswith("  animals:v0 deleted, animals:v1 is the oldest now, 1 pack written anew")
     assert MB < bytes_of(anywhere, request) < 1.01 * MB
     other = anywhere.elsewhere(tmp_path / "other")
     other.quick = anywhere.quick

@@ -26,7 +26,7 @@ def test_expire(logged: Program) -> None:
     logged.run("expire", "pets", "--keep-last", "1", "--keep-aliased", "--yes")
     assert logged.run("ls", "pets").lines == ["v1  best", "v3  latest"]
     assert logged.run("expire", "pets", "--older-than", "1d", "--yes").lines == ["pets: nothing to delete"]
-    assert logged.run("expire", "pets", "--older-than", "999999999d", "--yes").lines == ["pets: nothing to delete"]
+    assert logged.inside("expire", "pets", "--older-than", "999999999d", "--yes").out == "pets: nothing to delete\n"
     assert logged.run("expire", "pets", code=2).err.startswith("artifactmount: say what to keep")
     logged.run("expire", "pets", "--older-than", "soon", code=2)
     logged.run("expire", "plants", "--keep-last", "1", "--yes", code=3)
@@ -36,7 +36,7 @@ def test_expire(logged: Program) -> None:
 def test_gc(logged: Program) -> None:
     assert logged.run("gc").lines == ["nothing to delete"]
     assert logged.run("gc", "pets", "--grace", "0s", "--json").json == [{"artifact": "pets", "sessions": [], "keys": 0, "bytes": 0}]
-    assert logged.run("gc", "--grace", "999999999d").lines == ["nothing to delete"]
+    assert logged.inside("gc", "--grace", "999999999d").out == "nothing to delete\n"
     logged.run("gc", "pets:v0", code=2)
     logged.run("gc", "plants", code=3)
     logged.run("gc", "--grace", "1 week", code=2)

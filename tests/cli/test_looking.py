@@ -242,6 +242,14 @@ def test_a_reader_that_has_seen_enough_makes_no_noise(program: Program, tmp_path
             assert (process.stderr.read(), process.wait(60)) == (b"", 141)
 
 
+def test_output_that_cannot_be_written_is_said_to_be_that(program: Program, tmp_path: Path) -> None:
+    """One line, and its exit code: not also what Python says of it at its end."""
+    program.run("snapshot", write(tmp_path / "many", {b"%05d" % n * 40: File(b"") for n in range(200)}), "many")
+    for arguments in (("ls", "many:v0"), ("ls",)):  # in the midst of the command, and at its end
+        ran = program.run(*arguments, code=4, prefix=("sh", "-c", 'exec "$@" > /dev/full', "sh"))
+        assert ran.err == "artifactmount: standard output: No space left on device\n"
+
+
 def test_output_is_for_pipes(logged: Program) -> None:
     """What one types: sort, uniq and the like get lines, and nothing else."""
     done = subprocess.run(["sort", "-r"], input=logged.run("ls", "pets:v0").out, capture_output=True, text=True, check=True)
