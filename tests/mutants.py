@@ -316,8 +316,8 @@ CHECKS = (
         "pinned-slot-alone",
         "that the pinned entry leads to the head is proven by every entry between",
         "artifact.py",
-        "return seq <= state.seq and digest == state.digest",
-        "return seq <= state.seq",
+        "else artifact.decode_entry(data, at).prev) != digest",
+        "else digest) != digest",
         ("tests/unit/test_keys.py::test_another_history_is_noticed_also_where_the_pinned_entry_is_in_its_place",),
     ),
     Mutant(
