@@ -231,9 +231,9 @@ class World:
         return process.result
 
     def abandon(self) -> None:
-        """Kill every process."""
-        for process in list(self._processes):
-            self._crash(process)
+        """Kill every process, and those that begin because one ended."""
+        while self._processes:
+            self._crash(self._processes[0])
 
     # -- processes -----------------------------------------------------------------------------------------------------------------
     def _ready(self, process: Process) -> list[_Task]:

@@ -87,6 +87,7 @@ def repository(chance: Chance, faults: int = 0) -> Iterator[Repository]:
         try:
             yield made
         finally:
+            world.abandon()  # where a draw or a failure ended it midway: they let go of files
             made.close()
 
 
