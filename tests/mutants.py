@@ -332,7 +332,7 @@ CHECKS = (
         "chunk-unchecked",
         "the digest of a chunk, whenever one is opened",
         "pack.py",
-        "if len(content) != plain or chunk_digest(content) != digest:",
+        "if len(content) != plain or name(content) != digest:",
         "if len(content) != plain:",
         (
             "tests/unit/test_pack.py::test_another_content_is_not_the_chunk",
@@ -375,7 +375,7 @@ CHECKS = (
         "cached-chunk-unchecked",
         "the digest of a chunk that comes out of the cache",
         "cache/segments.py",
-        "and len(content) == length and chunk_digest(content) == digest:",
+        "and len(content) == length and name(content) == digest:",
         "and len(content) == length:",
         ("tests/unit/test_cache.py::test_a_damaged_segment_is_a_miss_and_is_filled_again[flipped]",),
     ),
