@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 
 from artifactmount.errors import (
     CorruptError,
@@ -241,10 +241,12 @@ class _Download:
         room = self._target.room()
         if total > room:
             zeros = cache(lambda length: self._artifact.cipher.chunking.digest(bytes(length)))
-            needed = sum(self._table.size(row) for row in files if self._table.kind(row) is Kind.REFERENCE)
-            for ref in (ref for row in files for ref in self._refs(row)):
-                length = ref.place.plain
-                needed += 0 if length > _HOLES * ref.place.stored and ref.digest == zeros(length) else length
+            references = (self._table.size(row) for row in files if self._table.kind(row) is Kind.REFERENCE)
+            places = ((ref.place.plain, ref) for row in files for ref in self._refs(row))
+            chunks = (0 if length > _HOLES * ref.place.stored and ref.digest == zeros(length) else length for length, ref in places)
+            needed = 0
+            for length in chain(references, chunks):
+                needed += length
                 if needed > room:
                     raise RefusedError(
                         f"{self._target.path} has room for {room:,} bytes, and the files take {total:,}; nothing was written; "

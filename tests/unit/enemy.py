@@ -316,7 +316,7 @@ class Forge:
             case 4 | 5:
                 self.twists.append("references")
                 for number in range(3):
-                    size = chance.choice((0, 1, 5000, (1 << 20) + 1, 3 << 20, *NUMBERS[-9:])) % SIZE_LIMIT
+                    size = chance.choice((0, 1, 5000, (1 << 20) + 1, 3 << 20, 1 << 53, SIZE_LIMIT - 1))  # none that would be written
                     record = chance.choice(RECORDS).encode()
                     record = chew(chance, record) if self._twist("record", 0.1) else record
                     rows[b"", b"reference%d" % number] = Row(Kind.REFERENCE, size, 1, b"", record)
