@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from artifactmount.artifact import Artifact, checkpoint_before, read_entries
-from artifactmount.errors import CorruptError
+from artifactmount.errors import CorruptError, NotFoundError
 from artifactmount.fold import fold
 from artifactmount.log import CHECKPOINT_EVERY, Entry, entry_digest
-from artifactmount.rows import Change, path_of
+from artifactmount.project import Project
+from artifactmount.rows import Change, path_of, show_path, split_path
 from artifactmount.run import Run
-from artifactmount.state import State
+from artifactmount.state import State, Version
 from artifactmount.steps import drive
 from artifactmount.store import Store
 
@@ -96,3 +97,20 @@ def change_of(run: Run, key: bytes, name: bytes) -> str | None:
                 if run.names[at[row] : at[row + 1]] == name:
                     return LETTERS[run.change(row)]
     return None
+
+
+def of_path(project: Project, name: str, target: bytes, state: State | None = None) -> list[tuple[Version, str]]:
+    """The live versions that changed one path, the newest first, and the letter of what each did to it.
+
+    Raises NotFoundError when none ever had it; CorruptError, StoreError.
+    """
+    key, last = split_path(target)
+    catalog = project.catalog(name)
+
+    def read(state: State) -> list[tuple[Version, str | None]]:
+        return [(version, change_of(catalog.run(version), key, last)) for version in reversed(state.versions.values())]
+
+    found = [(version, letter) for version, letter in project.reading(name, read, state) if letter is not None]
+    if not found:
+        raise NotFoundError(f"no live version of {name} ever had {show_path(target)}")
+    return found

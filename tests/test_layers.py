@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 # Low to high. A module may import from its own group and from those before it. "cache.*" stands for all modules of that package;
 # the empty name is the package's own __init__.py.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("",),
+    ("version",),
     ("errors",),
     ("private", "plain"),
     ("config", "mountpoint"),
@@ -40,7 +40,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("cache", "cache.*"),
     ("journal",),
     ("artifact", "session", "catalog", "pins", "keys", "project"),
-    ("fetch", "blocks"),
+    ("fetch", "blocks", "settings"),
     ("staging", "progress"),
     ("scan", "packer", "content", "changes"),
     ("proposal", "liveness", "garbage"),
@@ -51,6 +51,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("namespace",),
     ("fuse",),
     ("daemon",),
+    ("",),
     ("cli", "cli.*"),
     ("__main__",),
 )
@@ -352,10 +353,11 @@ def test_a_breach_is_found(rule: Rule, sources: dict[str, str]) -> None:
 
 def test_what_is_allowed_passes() -> None:
     sources = {
-        "": "__version__ = '1'",
+        "": "from artifactmount.version import __version__",
+        "version": "__version__ = '1'",
         "errors": "import errno\nclass A(Exception):\n    errno = errno.EIO",
         "rows": "from artifactmount.errors import A",
-        "run": "from artifactmount.rows import Kind\nfrom artifactmount import __version__",
+        "run": "from artifactmount.rows import Kind\nfrom artifactmount.version import __version__",
         "log": "def describe_metadata(): pass\nclass Inode: pass",
         "store": "from ..errors import A",
         "store.s3": "from artifactmount.store import Store\ndef f():\n    import boto3\n    from botocore.config import Config",

@@ -9,11 +9,11 @@ import click
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, path, print_json, size
 from artifactmount.errors import UsageError
-from artifactmount.manifest import MISSING, Table
-from artifactmount.merge import diff as differences
+from artifactmount.manifest import Table
+from artifactmount.merge import differences
 from artifactmount.names import Reference, parse, resolve
 from artifactmount.project import Project
-from artifactmount.rows import Kind, path_of
+from artifactmount.rows import Kind
 
 
 @click.command(epilog="Example: artifactmount diff animals:v0 animals:best")
@@ -35,16 +35,15 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
         before, after = (_table(project, reference) for reference in references)
         counts, came, went = Counter[str](), 0, 0
         listed: list[dict[str, str]] = []
-        for key, name, a, b in differences(before, after):
-            letter = "A" if a == MISSING else "D" if b == MISSING else "M"
-            counts[letter] += 1
-            went += 0 if a == MISSING else before.size(a)
-            came += 0 if b == MISSING else after.size(b)
-            shown = path_of(key, name) + (b"/" if _kind(before, a, after, b) is Kind.DIRECTORY else b"")
+        for item in differences(before, after):
+            counts[item.change] += 1
+            went += item.old_size
+            came += item.new_size
+            shown = item.path + (b"/" if item.kind is Kind.DIRECTORY else b"")
             if as_json:
-                listed.append({"change": letter, "path": shown.decode("utf-8", "surrogateescape")})
+                listed.append({"change": item.change, "path": shown.decode("utf-8", "surrogateescape")})
             else:
-                print(f"{letter} {path(shown)}")
+                print(f"{item.change} {path(shown)}")
         if as_json:
             print_json(listed)
         elif counts:
@@ -56,7 +55,3 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
 def _table(project: Project, reference: Reference) -> Table:
     catalog = project.catalog(reference.artifact)
     return project.reading(reference.artifact, lambda state: catalog.table(state, resolve(state, reference).n))
-
-
-def _kind(before: Table, a: int, after: Table, b: int) -> Kind:
-    return before.kind(a) if b == MISSING else after.kind(b)
