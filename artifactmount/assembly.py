@@ -170,12 +170,15 @@ class Assembly:
         self.directories.setdefault(ROOT_KEY, {})
         return count
 
-    def rows(self) -> Iterator[tuple[bytes, Row]]:
-        """(path, row) of everything but directories, in the order of rows."""
+    def everything(self) -> Iterator[tuple[bytes, Row | None]]:
+        """(path, row) of everything, in the order of rows; None: a directory."""
         for key in sorted(self.directories):
             for name, row in sorted(self.directories[key].items(), key=lambda item: item[0]):
-                if row is not None:
-                    yield path_of(key, name), row
+                yield path_of(key, name), row
+
+    def rows(self) -> Iterator[tuple[bytes, Row]]:
+        """(path, row) of everything but directories, in the order of rows."""
+        return ((path, row) for path, row in self.everything() if row is not None)
 
     def places(self) -> set[Place]:
         """The places that its rows lie in."""

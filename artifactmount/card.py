@@ -20,7 +20,7 @@ DEPTH_LIMIT = 64
 RESERVED = "artifactmount"
 TAG_LIMIT = 128  # characters
 TAGS_LIMIT = 1000
-TTL_LIMIT = 1 << 40  # seconds
+TTL_LIMIT = 1 << 33  # seconds: 272 years
 _TAG = re.compile(r"[-\w]+(?: +[-\w]+)*")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -104,8 +104,10 @@ class Card:
         return Card(note, {key: value for key, value in metadata.items() if key != RESERVED}, labels)
 
 
-def check_tags(tags: tuple[str, ...]) -> None:
-    """Raises UsageError for what cannot be a version's tags."""
+def check_labels(tags: tuple[str, ...], ttl: int) -> None:
+    """Raises UsageError for what cannot be a version's tags, or time to live (0: for ever)."""
+    if not 0 <= ttl < TTL_LIMIT:
+        raise UsageError(f"a time to live of {ttl} seconds (limit {TTL_LIMIT}, 272 years); without one, a version stays for ever")
     for tag in tags:
         if not is_tag(tag):
             raise UsageError(f"not a tag: {tag!r} (words of letters, digits, _ and -, with blanks between; at most {TAG_LIMIT} characters)")

@@ -16,7 +16,7 @@ from blake3 import blake3
 from artifactmount.digest import DIGEST_LENGTH, directory_digest
 from artifactmount.errors import CorruptError
 from artifactmount.manifest import HEADER, MAGIC, MISSING, VERSION, WIDTHS, Table
-from artifactmount.rows import ROOT_KEY, ROW_LIMIT, Change, Kind, child_key, kind_of, path_of, split_key
+from artifactmount.rows import ROOT_KEY, ROW_LIMIT, Change, Kind, child_key, kind_of, split_key
 from artifactmount.run import Run
 
 _ZERO = bytes(DIGEST_LENGTH)
@@ -298,22 +298,3 @@ def _unequal(old: Table, a: int, new: Table, b: int, count: int) -> Iterator[int
 
 def _equal(old: Table, a: int, new: Table, b: int, count: int, columns: tuple[str, ...]) -> bool:
     return all(old.slice_of(name, a, a + count) == new.slice_of(name, b, b + count) for name in columns)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One path that differs between two tables: A (only in the second), M (in both) or D (only in the first); sizes in bytes."""
-
-    change: str
-    path: bytes
-    kind: Kind
-    old_size: int
-    new_size: int
-
-
-def differences(old: Table, new: Table) -> Iterator[Difference]:
-    """What `diff` finds, for people."""
-    for key, name, a, b in diff(old, new):
-        change = "A" if a == MISSING else "D" if b == MISSING else "M"
-        kind = old.kind(a) if b == MISSING else new.kind(b)
-        yield Difference(change, path_of(key, name), kind, 0 if a == MISSING else old.size(a), 0 if b == MISSING else new.size(b))

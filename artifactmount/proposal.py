@@ -15,7 +15,7 @@ from blake3 import blake3
 from artifactmount.acts import Act, Close, Commit, Counts, Describe, Op, PutVersion, SetAlias
 from artifactmount.artifact import Artifact, Writer, append, finish_trash
 from artifactmount.cache.places import PlaceIndex
-from artifactmount.card import Card, Labels, check_metadata, check_tags
+from artifactmount.card import Card, Labels, check_labels, check_metadata
 from artifactmount.catalog import Catalog
 from artifactmount.errors import RefusedError
 from artifactmount.manifest import Table
@@ -57,7 +57,7 @@ class Options:
         for alias in self.aliases:
             check_alias(alias)
         check_metadata(self.metadata or {})
-        check_tags(self.tags or ())
+        check_labels(self.tags or (), self.ttl or 0)
         self.card(Card()).encode()
 
     @property

@@ -44,14 +44,17 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("staging", "assembly", "progress"),
     ("scan", "packer", "content", "changes"),
     ("proposal", "liveness", "garbage"),
-    ("snapshot", "refer", "vendor", "describe", "target", "alias", "sizes", "delete", "history", "download", "verify"),
+    ("snapshot", "refer", "vendor", "describe", "target", "alias", "sizes", "delete", "history", "difference", "download", "verify"),
+    ("compare",),
     ("policy", "protection"),
     ("tree", "pieces"),
+    ("stream",),
     ("reader",),
     ("namespace",),
     ("fuse",),
     ("daemon",),
-    ("",),
+    ("api", "api.*"),
+    ("", "wandb"),
     ("cli", "cli.*"),
     ("__main__",),
 )
@@ -69,7 +72,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 
 # What may be imported inside a function, and where: boto3 takes longer to import than most commands take to run, and a command
-# of the command line loads only what it uses; cryptography is for encrypted projects only. Everything else would be a cycle in hiding.
+# of the command line loads only what it uses; so does who imports the package and not its Python API; cryptography is for encrypted
+# projects only. Everything else would be a cycle in hiding.
 LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "boto3*"),
     ("store.s3", "botocore*"),
@@ -82,6 +86,9 @@ LAZY: tuple[tuple[str, str], ...] = (
     ("progress", "tqdm*"),
     ("crypto", "cryptography*"),
     ("keys", "cryptography*"),
+    ("", f"{PACKAGE}.api*"),
+    ("", f"{PACKAGE}.errors*"),
+    ("api.stored", f"{PACKAGE}.api.mounts*"),
     ("cli", f"{PACKAGE}*"),
     ("cli.*", f"{PACKAGE}*"),
 )

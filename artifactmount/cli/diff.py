@@ -8,11 +8,9 @@ import click
 
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, path, print_json, size
+from artifactmount.difference import differences
 from artifactmount.errors import UsageError
-from artifactmount.manifest import Table
-from artifactmount.merge import differences
-from artifactmount.names import Reference, parse, resolve
-from artifactmount.project import Project
+from artifactmount.names import parse
 from artifactmount.rows import Kind
 
 
@@ -32,10 +30,9 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
     if any(reference.path for reference in references):
         raise UsageError(f"diff takes versions, not paths in them: artifactmount diff {references[0]} {references[1]}")
     with settings.open() as project:
-        before, after = (_table(project, reference) for reference in references)
         counts, came, went = Counter[str](), 0, 0
         listed: list[dict[str, str]] = []
-        for item in differences(before, after):
+        for item in differences(project, *references):
             counts[item.change] += 1
             went += item.old_size
             came += item.new_size
@@ -50,8 +47,3 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
             totals = f"+{counts['A']} ~{counts['M']} -{counts['D']}  {size(came)} in place of {size(went)}"
             click.echo(totals, err=True)
         return int(bool(counts) and exit_code)
-
-
-def _table(project: Project, reference: Reference) -> Table:
-    catalog = project.catalog(reference.artifact)
-    return project.reading(reference.artifact, lambda state: catalog.table(state, resolve(state, reference).n))

@@ -39,7 +39,10 @@ def test_what_is_not_labels_is_somebodys_own_metadata(own: object) -> None:
     assert Card.decode(data) == Card("", {"artifactmount": own})
 
 
-@pytest.mark.parametrize("options", [Options(tags=("a", "a")), Options(tags=("/",)), Options(metadata={"artifactmount": 1})])
+@pytest.mark.parametrize(
+    "options",
+    [Options(tags=("a", "a")), Options(ttl=-1), Options(ttl=1 << 33), Options(tags=("/",)), Options(metadata={"artifactmount": 1})],
+)
 def test_what_cannot_be_asked_for(options: Options) -> None:
     with pytest.raises(UsageError):
         options.check()
