@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
 
 from artifactmount.api import current
 from artifactmount.api.artifact import Artifact as _Artifact
@@ -27,6 +27,7 @@ from artifactmount.errors import (
     ArtifactFinalizedError,
     ArtifactNotLoggedError,
     NotFoundError,
+    NotSupportedError,
 )
 from artifactmount.names import Reference
 from artifactmount.settings import Settings
@@ -224,3 +225,9 @@ class Api(Run):
     def artifact_types(self, project: str | None = None) -> list[str]:
         """The types of all artifacts, in order."""
         return sorted({self.collection(name).type for name in self.names()})
+
+    def artifact_type(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises NotSupportedError."""
+        raise NotSupportedError(
+            "artifact_type is not supported: a type is a text here; artifact_collections(project, type) lists what has it"
+        )
