@@ -26,7 +26,6 @@ from artifactmount.rows import (
     Kind,
     child_key,
     key_of,
-    kind_of,
     mode_of,
     path_of,
     show_path,
@@ -140,6 +139,20 @@ class Assembly:
         if row is None:
             self.directories.setdefault(child_key(key, name), {})
 
+    def fill(self, key: bytes, rows: dict[bytes, Row | None]) -> bool:
+        """Put all rows of a directory at once, where it has none yet, as a folder of this machine has them: much faster than `put`.
+
+        False, and nothing done, where it has some. Raises what `put` raises.
+        """
+        _checked(path_of(key, max(rows, key=len, default=b"")))
+        if self.directories.get(key):
+            return False
+        if key not in self.directories:
+            self._make(key)
+        self.directories[key] = dict(rows)
+        self.directories.update((child_key(key, name), {}) for name, row in rows.items() if row is None)
+        return True
+
     def _make(self, key: bytes) -> dict[bytes, Row | None]:
         missing = []
         while key not in self.directories:
@@ -202,17 +215,17 @@ def local_file(path: str) -> Local:
     return Local(place, ROOT_KEY, os.path.basename(real), stat_record(status))
 
 
-def local_folder(path: str) -> Iterator[tuple[bytes, Local | None]]:
-    """(path below it, row) of everything in a folder of this machine, in the order of rows; None: a directory.
+def local_folder(path: str) -> Iterator[tuple[bytes, dict[bytes, Row | None]]]:
+    """(directory key, rows by name) of every folder in a folder of this machine, in the order of rows; None: a directory.
 
     Raises NotFoundError, StagingError naming sockets, devices and FIFOs.
     """
     with Staging(path) as staging:
         place = Place(staging.path, os.stat(staging.path).st_dev, whole=True)
         for listing in staging.walk():
-            for row, name in enumerate(listing.names):
-                is_directory = kind_of(listing.modes[row]) is Kind.DIRECTORY
-                yield path_of(listing.key, name), None if is_directory else Local(place, listing.key, name, listing.record(row))
+            rows = zip(listing.names, listing.modes, map(listing.record, range(len(listing.names))), strict=True)
+            key = listing.key
+            yield key, {name: None if mode == Kind.DIRECTORY else Local(place, key, name, record) for name, mode, record in rows}
 
 
 class AssembledStaging(Staged):

@@ -20,7 +20,7 @@ from artifactmount.assembly import Assembly, Kept, Local, Referenced, Row, local
 from artifactmount.errors import ArgumentError, MissingFileError, NotFoundError
 from artifactmount.refer import Rows
 from artifactmount.reference import normal_uri
-from artifactmount.rows import Kind, kind_of, show_path
+from artifactmount.rows import Kind, key_of, kind_of, path_of, show_path
 from artifactmount.sources.access import Sources
 
 _log = logging.getLogger(__name__)
@@ -82,10 +82,13 @@ class Draft:
         with argument():
             if top:
                 self.put(top, None)
-            for below, row in local_folder(local_path):
-                self.put(top + b"/" + below if top else below, row, overwrite=merge)
-                if isinstance(row, Local) and kind_of(row.mode) is Kind.SYMLINK:
-                    outside += _leads_outside(row)
+            for below, rows in local_folder(local_path):
+                key = b"\0".join(part for part in (key_of(top), below) if part)
+                if not self.assembly.fill(key, rows):
+                    for last, row in rows.items():
+                        self.put(path_of(key, last), row, overwrite=merge)
+                links = (row for row in rows.values() if isinstance(row, Local) and kind_of(row.mode) is Kind.SYMLINK)
+                outside += sum(map(_leads_outside, links))
         if outside:
             _log.warning("%s: %d symlinks lead out of the folder; they are kept as links, without what they lead to", local_path, outside)
 

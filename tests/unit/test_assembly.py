@@ -79,8 +79,8 @@ def assembled(rows: dict[bytes, Row | None]) -> Assembly:
 
 def folder(path: str, at: bytes = b"") -> Assembly:
     assembly = Assembly()
-    for below, row in local_folder(path):
-        assembly.put(b"/".join(part for part in (at, below) if part), row)
+    for key, rows in local_folder(path):
+        assert assembly.fill(b"\0".join(part for part in (at, key) if part), rows)
     return assembly
 
 
@@ -178,6 +178,17 @@ def test_rows_and_folders_of_one_name(machine: Machine) -> None:
         with pytest.raises(RefusedError):
             assembly.put(path, file)
     assert [path for path, _ in assembly.rows()] == [b"a/b"] and machine.take(assembly).added == 3
+
+
+def test_a_directory_is_filled_once(machine: Machine) -> None:
+    file = local_file(machine.write("a", b"a"))
+    assembly = assembled({b"x/y": file})
+    assert not assembly.fill(b"x", {b"z": file}) and assembly.fill(b"x\0d", {b"e": None, b"f": file})
+    assert dict(assembly.everything()) == {b"x": None, b"x/d": None, b"x/y": file, b"x/d/e": None, b"x/d/f": file}
+    with pytest.raises(RefusedError):
+        assembly.fill(b"x\0y", {b"z": file})
+    with pytest.raises(RefusedError):
+        assembly.fill(b"\0".join([b"k" * 200] * 20), {b"n" * 200: file})
 
 
 def test_rows_are_taken_away(machine: Machine) -> None:
