@@ -151,6 +151,7 @@ run: Run | None = None
 def init(
     entity: str | None = None,
     project: str | None = None,
+    *,
     config: Mapping[str, Any] | None = None,
     job_type: str | None = None,
     name: str | None = None,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from artifactmount.api.opened import Opened
 from artifactmount.daemon import Mount, start
-from artifactmount.errors import RefusedError
+from artifactmount.errors import NotFoundError, RefusedError
 from artifactmount.mountpoint import Record, find, unmount
 from artifactmount.names import Reference
 
@@ -21,18 +21,42 @@ def mounted(opened: Opened, reference: Reference) -> Iterator[str]:
 
     Raises NotFoundError when the version is not there; RefusedError when nothing can be mounted here.
     """
-    settings = opened.settings
-    url = opened.url
-    present = find(url, settings.state_directory)
-    if present is not None:
-        with _held(os.path.join(present, reference.artifact, reference.version or "latest")) as path:
+    present = find(opened.url, opened.settings.state_directory)
+    path = "" if present is None else _within(present, reference)
+    descriptor = _open(path) if path else None
+    if descriptor is None:
+        with _mounted_anew(opened) as mountpoint:
+            path = _within(mountpoint, reference)
+            if not os.path.isdir(path):
+                raise NotFoundError(f"no version {reference} in {opened.url}")
             yield path
         return
+    try:
+        yield path
+    finally:
+        os.close(descriptor)
+
+
+def _within(mountpoint: str, reference: Reference) -> str:
+    return os.path.join(mountpoint, reference.artifact, reference.version or "latest")
+
+
+def _open(path: str) -> int | None:
+    """A descriptor of the folder, for as long as it is used: so nobody unmounts it without being told. None where it is not there."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+@contextmanager
+def _mounted_anew(opened: Opened) -> Iterator[str]:
+    settings = opened.settings
     mountpoint = os.path.realpath(tempfile.mkdtemp(prefix="artifactmount-"))
     try:
-        daemon = start(Mount(url, settings.cache_path, settings.budget, mountpoint, settings.state_directory), settings.keyring)
+        daemon = start(Mount(opened.url, settings.cache_path, settings.budget, mountpoint, settings.state_directory), settings.keyring)
         try:
-            yield os.path.join(mountpoint, reference.artifact, reference.version or "latest")
+            yield mountpoint
         finally:
             record = Record(mountpoint, settings.state_directory)
             try:
@@ -43,13 +67,3 @@ def mounted(opened: Opened, reference: Reference) -> Iterator[str]:
             threading.Thread(target=daemon.wait, daemon=True).start()
     finally:
         os.rmdir(mountpoint)
-
-
-@contextmanager
-def _held(path: str) -> Iterator[str]:
-    """The path, open, so that nobody unmounts what is in use without being told."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield path
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import artifactmount as am
-from artifactmount.errors import ArtifactFinalizedError, NotFoundError, NotSupportedError, RefusedError, StagingError
+from artifactmount.cli import main
+from artifactmount.errors import ArtifactFinalizedError, LockedError, NotFoundError, NotSupportedError, RefusedError, StagingError
 from tests.api.conftest import draft, write
 
 
@@ -216,3 +217,20 @@ def test_use_artifact(run: am.Run) -> None:
         run.use_artifact("animals", type="model")
     assert run.artifact_exists("animals:v0", "dataset") and run.artifact_exists("animals")
     assert not run.artifact_exists("plants") and not run.artifact_exists("animals:v9") and not run.artifact_exists("animals", "model")
+
+
+def test_an_encrypted_project(home: Path) -> None:
+    key, place = str(home / "key"), str(home / "secret")
+    assert main(["--project", place, "--key-file", key, "init", "--encrypt"]) == 0
+    with am.init(place, key_file=key) as run:
+        first = run.log_artifact(draft({"a": b"a", "large": os.urandom(3 << 20)}))
+        made = first.new_draft()
+        made.add_file(write(home, {"a": b"a"}) / "a")  # the same content, by the project's own digests
+        with made.new_file("b") as file:
+            file.write("b")
+        second = run.log_artifact(made)
+        assert second.version == "v1" and second.open("large").read() == first.open("large").read()
+        second.download("out")
+        second.verify("out")
+    with pytest.raises(LockedError):
+        am.init(place)

@@ -159,6 +159,10 @@ def test_mounted(logged: am.Artifact, home: Path) -> None:
         busy = open(os.path.join(path, "run"), "rb")  # noqa: SIM115 - left open on purpose
     assert {mount.path for mount in all_mounts()} == before
     busy.close()
+    logged.delete()
+    with pytest.raises(NotFoundError, match="no version animals:v0"), logged.mounted():
+        pass
+    assert {mount.path for mount in all_mounts()} == before
 
 
 def test_history_diff_and_sizes(run: am.Run) -> None:

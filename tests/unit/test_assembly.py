@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from artifactmount.assembly import AssembledStaging, Assembly, Kept, Referenced, Row, local_file, local_folder
 from artifactmount.cache import Cache
+from artifactmount.delete import delete_versions
 from artifactmount.errors import NotFoundError, RefusedError, StagingError
+from artifactmount.names import parse
 from artifactmount.project import Project
 from artifactmount.proposal import Result
 from artifactmount.reference import Referent
 from artifactmount.snapshot import Options, take, take_staged
 from artifactmount.store.memory import MemoryStore
+from artifactmount.verify import verify
 
 LATER = 10**10  # ns: beyond the racy window
 
@@ -23,11 +26,11 @@ LATER = 10**10  # ns: beyond the racy window
 class Machine:
     """A project in memory, and a folder for what is added. `opened`: what the last snapshot read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: MemoryStore | None = None) -> None:
         self.folder = folder / "files"
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
         self.cache = Cache(str(folder / "cache"))
-        self.project = Project(MemoryStore(), self.cache, str(folder / "state"), create=True)
+        self.project = Project(store or MemoryStore(), self.cache, str(folder / "state"), create=True)
         self.opened: list[bytes] = []
 
     def write(self, name: str, content: bytes, *, executable: bool = False) -> str:
@@ -147,8 +150,6 @@ def test_rows_of_a_version_are_neither_read_nor_stored_again(machine: Machine) -
 
 
 def test_rows_of_a_deleted_version_are_refused(machine: Machine) -> None:
-    from artifactmount.delete import delete_versions
-
     machine.take(assembled({b"a": local_file(machine.write("a", b"a"))}))
     kept = machine.kept("pets", b"a")
     machine.take(assembled({b"b": local_file(machine.write("b", b"b"))}))
@@ -212,3 +213,42 @@ def test_what_cannot_be_added(machine: Machine, tmp_path: Path) -> None:
     link = machine.folder / "link"
     link.symlink_to(machine.write("a", b"a"))
     assert local_file(str(link)).name == b"a"
+
+
+class RacingStore(MemoryStore):
+    """Before the first log entry after `meanwhile` was set is created, somebody else commits."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def create(self, key: str, data: bytes) -> bool:
+        if "/log/" in key and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return super().create(key, data)
+
+
+def test_another_version_that_comes_in_between(tmp_path: Path) -> None:
+    store = RacingStore()
+    machine, other = Machine(tmp_path / "mine", store), Machine(tmp_path / "other", store)
+    large = os.urandom(3 << 20)
+    for name, content in (("a", b"a"), ("large", large), ("x/kept", os.urandom(2 << 20))):
+        machine.write(name, content)
+    (machine.folder / "link").symlink_to("a")
+    record = Referent("s3://bucket/key", etag="1").encode()
+    machine.take(folder(str(machine.folder)))
+    tree: dict[bytes, Row | None] = {
+        b"x/kept": machine.kept("pets", b"x/kept"),
+        b"new/large": local_file(machine.write("new", os.urandom(3 << 20))),
+        b"small": local_file(machine.write("small", b"small")),
+        b"far": Referenced(record, 5, 7),
+        b"link": next(row for path, row in folder(str(machine.folder)).rows() if path == b"link"),
+    }
+    others = assembled({b"far": Referenced(Referent("s3://bucket/other").encode(), 1, 1), b"b": local_file(other.write("b", b"b"))})
+    store.meanwhile = lambda: other.take(others)
+    raced = machine.take(assembled(tree))
+    assert raced.version == 2 and (raced.added, raced.modified, raced.removed) == (6, 1, 1)
+    again = machine.take(assembled(tree))
+    assert not again.changed and again.version == 2
+    assert verify(machine.project, parse("pets"), quick=False).problems == []
+    for each in (machine, other):
+        each.cache.close()
