@@ -114,6 +114,13 @@ def rows(title: str) -> list[tuple[str, str, str, str]]:
     return found
 
 
+@cache
+def named_in(file: str) -> set[str]:
+    """The tests in a file of this folder."""
+    return {node.name for node in ast.parse((TESTS / file).read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+@cache
 def methods(title: str) -> dict[str, str]:
     """What the table says of each name."""
     found = [(name.strip("`"), said) for name, said, *_ in rows(title)]
@@ -124,8 +131,7 @@ def methods(title: str) -> dict[str, str]:
 @pytest.mark.parametrize("title", ["What differs", "Method by method", "Beyond W&B"])
 def test_every_row_names_a_test(title: str) -> None:
     for _, _, file, test in rows(title):
-        tree = ast.parse((TESTS / file).read_text())
-        assert any(isinstance(node, ast.FunctionDef) and node.name == test for node in tree.body), f"{file}::{test}"
+        assert test in named_in(file), f"{file}::{test}"
 
 
 def test_every_method_of_wandb_is_in_the_table_with_its_arguments() -> None:
@@ -152,11 +158,17 @@ def test_the_table_says_what_there_is() -> None:
         assert missing - {"id", "url", "config", "entity", "label", "job_type", "name"} == set(), f"{kind} has more than its table"
 
 
+@cache
 def _attributes(class_: Any) -> set[str]:
     """What `__init__` gives to an instance, here and in what it comes from."""
-    source = "".join(inspect.getsource(base) for base in class_.__mro__ if base.__module__.startswith("artifactmount"))
-    targets = re.findall(r"^\s+((?:self\.\w+, )*self\.\w+)(?:: [^=]+)? = ", source, re.MULTILINE)
-    return set(re.findall(r"self\.(\w+)", " ".join(targets)))
+    names: set[str] = set()
+    for base in class_.__mro__:
+        if base.__module__.startswith("artifactmount"):
+            module = ast.parse(Path(inspect.getfile(base)).read_text())
+            (tree,) = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == base.__name__)
+            stored = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+            names |= {node.attr for node in stored if isinstance(node.value, ast.Name) and node.value.id == "self"}
+    return names
 
 
 def test_what_is_not_supported_says_so(home: Path) -> None:
