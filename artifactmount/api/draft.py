@@ -38,14 +38,20 @@ class Draft:
 
     def put(self, path: bytes, row: Row | None, *, overwrite: bool = False) -> None:
         """Put a row at a path. Raises ArgumentError where something else is there already (other content: not with `overwrite`)."""
+        self.check(path, row, overwrite=overwrite)
+        with argument():
+            self.assembly.put(path, row)
+
+    def check(self, path: bytes, row: Row | None, *, overwrite: bool) -> None:
+        """Raises ArgumentError where a row meets other content, or a file a folder."""
         try:
             present = self.assembly.find(path)
         except NotFoundError:
-            present = None
+            return
+        if (present is None) != (row is None):
+            raise ArgumentError(f"{show_path(path)} cannot be a file and a folder")
         if present is not None and row is not None and not overwrite and not self._is_same(present, row):
             raise ArgumentError(f"{show_path(path)} is in the artifact already, with other content; overwrite=True replaces it")
-        with argument():
-            self.assembly.put(path, row)
 
     def _is_same(self, old: Row, new: Row) -> bool:
         if old.mode != new.mode or old.size != new.size:
@@ -78,17 +84,21 @@ class Draft:
     def add_dir(self, local_path: str, name: str | None, *, merge: bool) -> None:
         """Add all that is in a folder of this machine, at the top or below `name`. Raises ArgumentError."""
         top = b"" if name is None or name in (".", "") else checked_path(name.rstrip("/"))
-        outside = 0
         with argument():
-            if top:
-                self.put(top, None)
-            for below, rows in local_folder(local_path):
-                key = b"\0".join(part for part in (key_of(top), below) if part)
+            found = [(b"\0".join(part for part in (key_of(top), key) if part), rows) for key, rows in local_folder(local_path)]
+        for key, rows in found:  # all is checked before anything is added
+            for last in rows.keys() & self.assembly.directories.get(key, {}).keys():
+                self.check(path_of(key, last), rows[last], overwrite=merge)
+        if top:
+            self.put(top, None)
+        outside = 0
+        for key, rows in found:
+            with argument():
                 if not self.assembly.fill(key, rows):
                     for last, row in rows.items():
-                        self.put(path_of(key, last), row, overwrite=merge)
-                links = (row for row in rows.values() if isinstance(row, Local) and kind_of(row.mode) is Kind.SYMLINK)
-                outside += sum(map(_leads_outside, links))
+                        self.assembly.put(path_of(key, last), row)
+            links = (row for row in rows.values() if isinstance(row, Local) and kind_of(row.mode) is Kind.SYMLINK)
+            outside += sum(map(_leads_outside, links))
         if outside:
             _log.warning("%s: %d symlinks lead out of the folder; they are kept as links, without what they lead to", local_path, outside)
 
@@ -104,12 +114,15 @@ class Draft:
                 if rows.count == max_objects:
                     raise ArgumentError(f"{uri} holds more than {max_objects:,} objects; nothing was added; max_objects allows more")
                 rows.add(found)
-        paths: list[bytes] = []
+        added: dict[bytes, Row] = {}
         for key, last in rows:
             row = rows.within(key)[last]
-            paths.append(key.replace(b"\0", b"/") + b"/" + last if key else last)
-            self.put(paths[-1], Referenced(row.record, row.size, row.mtime))
-        return paths
+            added[path_of(key, last)] = Referenced(row.record, row.size, row.mtime)
+        for path, referenced in added.items():  # all is checked before anything is added
+            self.check(path, referenced, overwrite=False)
+        for path, referenced in added.items():
+            self.put(path, referenced)
+        return list(added)
 
     @contextmanager
     def new_file(self, name: str, mode: str, encoding: str | None) -> Iterator[IO[Any]]:

@@ -59,7 +59,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """ "file", "symlink" or "reference"."""
+        """One of "file", "symlink" and "reference"."""
         return kind_of(self.row.mode).name.lower()
 
     @property

@@ -60,7 +60,7 @@ class Facts(Unsupported):
     # -- what it is ----------------------------------------------------------------------------------------------------------------
     @property
     def name(self) -> str:
-        """ "animals:v3"; of a draft "animals"."""
+        """Such as "animals:v3"; of a draft the bare name."""
         return self._name if self._stored is None else str(self._stored.reference)
 
     @property
@@ -77,7 +77,7 @@ class Facts(Unsupported):
 
     @property
     def version(self) -> str:
-        """ "v3". Raises ArtifactNotLoggedError."""
+        """Such as "v3". Raises ArtifactNotLoggedError."""
         return f"v{self._stored_version().number}"
 
     source_version = version
@@ -136,7 +136,7 @@ class Facts(Unsupported):
 
     @property
     def state(self) -> str:
-        """ "PENDING" (a draft), "COMMITTED" or "DELETED"."""
+        """One of "PENDING" (a draft), "COMMITTED" and "DELETED"."""
         if self._stored is None:
             return "PENDING"
         return "COMMITTED" if self._stored.is_there() else "DELETED"

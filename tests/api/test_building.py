@@ -134,8 +134,16 @@ def test_add_dir_over_what_is_there(home: Path) -> None:
     write(home, {"one/a": b"a", "one/b": b"b", "two/a": b"a", "two/b": b"other", "two/c": b"c"})
     artifact = am.Artifact("animals", "dataset")
     artifact.add_dir("one")
+    before = list(artifact.files())
     with pytest.raises(ValueError, match="b is in the artifact already"):
         artifact.add_dir("two")
+    os.mkfifo(write(home / "three", {"b/c": b"", "d": b""}) / "fifo")
+    with pytest.raises(ValueError, match="FIFO"):
+        artifact.add_dir("three")
+    (home / "three/fifo").unlink()
+    with pytest.raises(ValueError, match="b cannot be a file and a folder"):
+        artifact.add_dir("three", merge=True)
+    assert list(artifact.files()) == before  # all of it or nothing
     artifact.add_dir("two", merge=True)
     assert [entry.local_path for entry in artifact.files(["a", "b", "c"])] == [str(home / "two" / name) for name in "abc"]
 
