@@ -7,12 +7,15 @@ staging and runs. Must not know packs, stores or the log.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from blake3 import blake3
 
@@ -25,6 +28,7 @@ from artifactmount.rows import (
     ROOT_KEY,
     Kind,
     child_key,
+    is_executable,
     key_of,
     mode_of,
     path_of,
@@ -35,7 +39,9 @@ from artifactmount.rows import (
 from artifactmount.run import Run
 from artifactmount.staging import Listing, Staged, Staging, stat_record
 
+_PART = 1 << 20
 _OPEN_PLACES = 64  # folders of this machine that are open at once, each with up to 128 below it
+_ZERO = bytes(32)
 _POSITIVE = (1 << 60) - 1  # as a time in ns it is in 2006: never within the racy window
 
 
@@ -102,7 +108,21 @@ class Kept:
         return self.run.size(self.row)
 
 
-Row = Local | Referenced | Kept
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A file of another artifact, which shares nothing with this one: its bytes are read when the version is made, and stored again.
+
+    `read`: opens it. `digest`: of its content, as its own project names it.
+    """
+
+    read: Callable[[], BinaryIO]
+    size: int
+    mtime: int
+    mode: int
+    digest: bytes
+
+
+Row = Local | Referenced | Kept | Foreign
 
 
 @dataclass(slots=True)
@@ -284,15 +304,17 @@ class AssembledStaging(Staged):
         """Mode, digest where it is known (else zeros), and stat record of a row: of what has no stat, made of its digest."""
         match row:
             case None:
-                return mode_of(Kind.DIRECTORY), bytes(32), (0, 0, 0, 0, 0)
+                return mode_of(Kind.DIRECTORY), _ZERO, (0, 0, 0, 0, 0)
             case Local():
-                return row.mode, bytes(32), row.record
+                return row.mode, _ZERO, row.record
             case Referenced():
                 digest, mtime = self._chunking.digest(row.record), row.mtime
             case Kept():
                 digest, mtime = row.run.digest_of(row.row), row.run.mtime(row.row)
+            case Foreign():
+                digest, mtime = row.digest, row.mtime
         first, second = (int.from_bytes(digest[at : at + 8], "little", signed=True) for at in (0, 8))
-        return row.mode, digest, (first, row.size, mtime, second & _POSITIVE, row.mode)
+        return row.mode, _ZERO if isinstance(row, Foreign) else digest, (first, row.size, mtime, second & _POSITIVE, row.mode)
 
     def _local(self, path: bytes) -> Local:
         row = self._assembly.find(path)
@@ -304,6 +326,9 @@ class AssembledStaging(Staged):
 
     def open(self, path: bytes) -> int:
         """See Staged. Raises StagingError when it is not what was added."""
+        found = self._assembly.find(path)
+        if isinstance(found, Foreign):
+            return _fetched(found)
         row = self._local(path)
         with self._lock:
             descriptor = self._at(row.place).open(path_of(row.key, row.name))
@@ -336,6 +361,17 @@ class AssembledStaging(Staged):
     def changed(self, path: bytes) -> StagingError:
         """See Staged."""
         return StagingError(f"{self.show(path)} changed since it was added; nothing was committed; add it again")
+
+
+def _fetched(row: Foreign) -> int:
+    """A descriptor of a file without a name that has the bytes of another artifact's: they are not on this machine."""
+    with row.read() as source, tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(source, file, _PART)
+        file.flush()
+        os.fchmod(file.fileno(), 0o700 if is_executable(row.mode) else 0o600)
+        os.utime(file.fileno(), ns=(row.mtime, row.mtime))
+        os.lseek(file.fileno(), 0, os.SEEK_SET)  # whoever reads it next goes on from where it stands
+        return os.dup(file.fileno())
 
 
 def _checked(path: bytes) -> tuple[bytes, bytes]:

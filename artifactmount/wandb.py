@@ -20,7 +20,7 @@ from artifactmount.api.collection import Collection
 from artifactmount.api.entry import Entry
 from artifactmount.api.md5 import file_md5, local_md5, manifest_md5, text_md5
 from artifactmount.api.run import Run as _Run
-from artifactmount.assembly import Kept, Local
+from artifactmount.assembly import Foreign, Kept, Local
 from artifactmount.errors import (
     ArgumentError,
     ArtifactError,
@@ -78,6 +78,9 @@ class Artifact(_Artifact):
             return text_md5(os.fsencode(entry.link))
         if isinstance(row, Local):
             return local_md5(row)
+        if isinstance(row, Foreign):
+            with row.read() as stream:
+                return file_md5(stream)
         stored = self._stored or self._base
         assert isinstance(row, Kept) and stored is not None
         with stored.stream_of(row, os.fsencode(entry.path)) as stream:

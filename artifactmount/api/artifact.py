@@ -17,7 +17,7 @@ from artifactmount.api.entry import Entry, Manifest
 from artifactmount.api.facts import Facts
 from artifactmount.api.opened import Opened
 from artifactmount.api.stored import Stored
-from artifactmount.assembly import AssembledStaging, Assembly, Local, Place
+from artifactmount.assembly import AssembledStaging, Assembly, Kept, Local, Place, Referenced
 from artifactmount.delete import delete_versions
 from artifactmount.describe import describe
 from artifactmount.errors import ArgumentError, ArtifactFinalizedError, MissingEntryError, NotSupportedError
@@ -103,7 +103,7 @@ class Artifact(Facts):
         self, uri: str | Entry, name: str | None = None, checksum: bool = True, max_objects: int | None = None
     ) -> list[Entry]:
         """Add what lies at `s3://…`, `file://…` or `http(s)://…` without its bytes: one file as `name` (default: its own name), or all that
-        is below, at the top or below `name`. An entry of a version of this artifact is added as the file that it is.
+        is below, at the top or below `name`. An entry of another artifact's version is added as the file that it is.
 
         `checksum=False`: nothing but the size is kept that would tell a change. Raises ArgumentError for no URI, nothing there, other
         content at a path, or more than `max_objects` (default 10,000,000); SourceError; ArtifactFinalizedError.
@@ -119,12 +119,17 @@ class Artifact(Facts):
 
     def _add_entry(self, draft: Draft, entry: Entry, name: str | None) -> Entry:
         parent: Artifact = entry.parent_artifact()
-        stored = parent._stored_version()
-        if parent._name != self._name or (self._base is not None and self._base.opened.url != stored.opened.url):
-            raise NotSupportedError(f"{entry} is of another artifact, and two artifacts share nothing; download it, and add the file")
-        self._base = stored
+        stored, row = parent._stored_version(), entry.row
+        if parent._name == self._name and (self._base is None or self._base.opened.url == stored.opened.url):
+            self._base = stored
+        elif entry.kind == "symlink":
+            raise NotSupportedError(f"{entry.path} is a symlink of another artifact; add the file that it leads to")
+        elif entry.referent is not None and isinstance(row, Kept):
+            row = Referenced(entry.referent.encode(), row.size, row.run.mtime(row.row))
+        else:
+            row = stored.foreign(os.fsencode(entry.path))
         path = checked_path(entry.path if name is None else name)
-        draft.put(path, entry.row)
+        draft.put(path, row)
         return self.get_entry(os.fsdecode(path))
 
     def new_file(

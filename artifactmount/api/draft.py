@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from artifactmount.api.checks import argument, checked_path
-from artifactmount.assembly import Assembly, Kept, Local, Referenced, Row, local_file, local_folder
+from artifactmount.assembly import Assembly, Foreign, Kept, Local, Referenced, Row, local_file, local_folder
 from artifactmount.errors import ArgumentError, MissingFileError, NotFoundError
 from artifactmount.refer import Rows
 from artifactmount.reference import normal_uri
@@ -64,6 +64,8 @@ class Draft:
             return self._holds(new.path, old)
         if isinstance(old, Kept) and isinstance(new, Kept):
             return old.run.digest_of(old.row) == new.run.digest_of(new.row)
+        if isinstance(old, Foreign) and isinstance(new, Foreign):
+            return old.digest == new.digest
         return isinstance(old, Referenced) and isinstance(new, Referenced) and old.record == new.record
 
     def _holds(self, path: bytes, kept: Kept) -> bool:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from artifactmount.api.opened import Opened
-from artifactmount.assembly import Kept
+from artifactmount.assembly import Foreign, Kept
 from artifactmount.blocks import Blocks
 from artifactmount.card import Card
 from artifactmount.compare import compare
@@ -121,6 +122,12 @@ class Stored:
         blocks = Blocks(project.cache, self.opened.sources)
         pieces = pieces_of(row.run, row.row, self._fetcher[1], lambda: project.known(self.name) or project.refresh(self.name), blocks)
         return buffered(pieces, f"{self.reference}/{show_path(path)}")
+
+    def foreign(self, path: bytes) -> Foreign:
+        """A file, to be added to another artifact. Raises MissingEntryError, IsDirectoryError."""
+        row = self.find(path)
+        run, at = row.run, row.row
+        return Foreign(partial(self.stream_of, row, path), run.size(at), run.mtime(at), run.mode(at), run.digest_of(at))
 
     def _follow(self, path: bytes) -> Kept:
         asked = path

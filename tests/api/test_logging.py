@@ -129,9 +129,31 @@ def test_an_entry_is_added(run: am.Run) -> None:
     made = am.Artifact("animals", "dataset")
     assert [entry.path for entry in made.add_reference(first.get_entry("a"), "x/y")] == ["x/y"]
     assert run.log_artifact(made).open("x/y").read() == b"a"
+
+
+def test_an_entry_of_another_artifact_is_added(run: am.Run, home: Path) -> None:
+    content = os.urandom(3 << 20)
+    folder = write(home / "in", {"large": content, "run": b"#!", "empty": b""})
+    (folder / "run").chmod(0o755)
+    (folder / "link").symlink_to("run")
+    first = am.Artifact("animals", "dataset")
+    first.add_dir("in")
+    first.add_reference(f"file://{folder}/run", "far")
+    run.log_artifact(first)
     other = am.Artifact("plants", "dataset")
-    with pytest.raises(NotSupportedError, match="two artifacts share nothing; download it, and add the file"):
-        other.add_reference(first.get_entry("a"))
+    for path in ("large", "run", "run", "empty", "far"):
+        other.add_reference(first.get_entry(path))
+    with pytest.raises(ValueError, match="with other content"):
+        other.add_reference(first.get_entry("large"), "run")
+    with pytest.raises(NotSupportedError, match="add the file that it leads to"):
+        other.add_reference(first.get_entry("link"))
+    assert (other.size, other.file_count) == (len(content) + 4, 4)
+    run.log_artifact(other)
+    first.collection.delete()  # they share nothing
+    assert other.open("large").read() == content and other.get_entry("far").ref == f"file://{folder}/run"
+    other.download("out", allow_missing_references=True)  # nobody allowed to follow that one
+    assert os.access("out/run", os.X_OK) and not os.access("out/large", os.X_OK) and (home / "out/empty").exists()
+    assert (home / "out/run").stat().st_mtime_ns == (folder / "run").stat().st_mtime_ns
 
 
 def test_incremental(run: am.Run) -> None:

@@ -71,6 +71,16 @@ def test_digests_of_links_and_references(home: Path) -> None:
     assert artifact.digest == wandb.init().log_artifact(artifact).digest
 
 
+def test_the_digest_of_a_file_of_another_artifact(home: Path) -> None:
+    write(home / "in", FILES)
+    run = wandb.init()
+    first = run.log_artifact("in", "animals", "dataset")
+    other = wandb.Artifact("plants", "dataset")
+    for path in FILES:
+        other.add_reference(first.get_entry(path))
+    assert other.digest == DIGEST == run.log_artifact(other).digest
+
+
 def test_a_file_that_changed_has_no_digest(home: Path) -> None:
     artifact = wandb.Artifact("animals", "dataset")
     artifact.add_file(str(write(home, {"a": b"one"}) / "a"))
