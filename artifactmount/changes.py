@@ -16,7 +16,7 @@ from artifactmount.progress import Progress
 from artifactmount.rows import Change, Kind, kind_of, path_of
 from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import Found, Scan
-from artifactmount.staging import Staging, file_mode
+from artifactmount.staging import Staged, file_mode
 from artifactmount.steps import Steps
 
 #: A file from this size on has packs of its own.
@@ -26,7 +26,7 @@ LARGE = 8 << 20
 class Changes:
     """Makes the delta of one staging folder, first against the version it was scanned with, later perhaps against others."""
 
-    def __init__(self, staging: Staging, reader: ContentReader, packer: Packer, progress: Progress) -> None:
+    def __init__(self, staging: Staged, reader: ContentReader, packer: Packer, progress: Progress) -> None:
         self._staging, self._reader, self._packer, self._progress = staging, reader, packer, progress
         self._chunk_lists: dict[bytes, bytes] = {}  # of files of several chunks, by content digest: to be made again after a lost slot
 
@@ -49,8 +49,10 @@ class Changes:
                 target = self._staging.target(found.path)
                 size, mtime, digest = len(target), 0, self._reader.chunking.digest(target)
                 found.listing.learn(found.row, digest)
-            elif kind is Kind.FILE and read is None and digest is not None and size <= SINGLE_LIMIT:
-                chunks = digest if size else b""
+            elif kind is Kind.REFERENCE:
+                target = self._staging.target(found.path)
+            elif kind is Kind.FILE and read is None and (listed := self._listed(found.path, size, digest)) is not None:
+                chunks = listed
             elif kind is Kind.FILE:
                 if read is None:
                     content = yield from self._read_large(found.path, size)
@@ -106,12 +108,12 @@ class Changes:
                 builder.add(key, name, change, mode, 0)
                 continue
             digest, target, chunks = table.digest(new), b"", b""
-            if kind_of(mode) is Kind.SYMLINK:
+            if kind_of(mode) in (Kind.SYMLINK, Kind.REFERENCE):
                 target = self._staging.target(path)
                 if self._reader.chunking.digest(target) != digest:
                     raise self._staging.changed(path)
             elif size:
-                chunks = digest if size <= SINGLE_LIMIT else self._chunk_list(path, digest)
+                chunks = self._listed(path, size, digest) or self._chunk_list(path, digest)
             builder.add(key, name, change, mode, size, table.mtime(new), digest, target, chunks)
         return builder
 
@@ -164,6 +166,12 @@ class Changes:
     def _add(self, chunk: Chunk, *, large: bool) -> Steps[None]:
         if chunk.stored is not None and chunk.digest not in self._packer:
             yield from self._packer.add(chunk.digest, chunk.plain, chunk.stored, large=large)
+
+    def _listed(self, path: bytes, size: int, digest: bytes | None) -> bytes | None:
+        """The chunk digests of a file of this digest, where they are known without reading it."""
+        if digest is None or size > SINGLE_LIMIT:
+            return None if digest is None else self._staging.chunk_digests(path)
+        return digest if size else b""
 
     def _chunk_list(self, path: bytes, digest: bytes) -> bytes:
         if digest not in self._chunk_lists:

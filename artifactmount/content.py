@@ -15,7 +15,7 @@ from functools import partial
 from artifactmount.digest import CHUNK_LIMIT, PLAIN_CHUNKING, SINGLE_LIMIT, Chunking, content_digest
 from artifactmount.pack import compress
 from artifactmount.scan import Found
-from artifactmount.staging import Staging, unchanged
+from artifactmount.staging import Staged, unchanged
 
 _BATCH_FILES = 128
 _BATCH_BYTES = 4 << 20
@@ -93,9 +93,9 @@ class Chunker:
 
 
 class ContentReader(Chunker):
-    """Reads files of one staging folder."""
+    """Reads the files of what is staged."""
 
-    def __init__(self, staging: Staging, known: Callable[[bytes], bool], threads: int = 2, chunking: Chunking = PLAIN_CHUNKING) -> None:
+    def __init__(self, staging: Staged, known: Callable[[bytes], bool], threads: int = 2, chunking: Chunking = PLAIN_CHUNKING) -> None:
         super().__init__(known, threads, chunking)
         self._staging = staging
 

@@ -157,8 +157,8 @@ def _raise_read_ahead(mountpoint: str) -> None:
         _log.info("reads come in pieces of 128 KiB; root could raise that: echo %d > %s (%s)", _READ_AHEAD_KIB, path, error.strerror)
 
 
-def start(mount: Mount, keyring: Keyring) -> None:
-    """Mount in the background; returns when the tree can be listed. Raises what `serve` raises.
+def start(mount: Mount, keyring: Keyring) -> subprocess.Popen[bytes]:
+    """Mount in the background; returns the daemon's process when the tree can be listed. Raises what `serve` raises.
 
     The keys go through a pipe: everybody may read a process's arguments, and its environment stays for as long as it lives.
     """
@@ -195,6 +195,7 @@ def start(mount: Mount, keyring: Keyring) -> None:
         process.wait()
         raise _failure(answer, _said_since(record.log, before), record.log)
     os.stat(mount.mountpoint)  # answered by the daemon itself
+    return process
 
 
 def _failure(answer: bytes, said: str, log: str) -> ArtifactError:

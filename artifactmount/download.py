@@ -101,9 +101,10 @@ def download(
     sources: Sources | None = None,
     overwrite: bool = False,
     allow_missing: bool = False,
+    prefix: bytes = b"",
     progress: Progress | None = None,
 ) -> Downloaded:
-    """Write a version's files below the folder `path`, with the paths they have in the version.
+    """Write a version's files below the folder `path`, with the paths they have in the version; those whose paths begin with `prefix`.
 
     What is there and right stays untouched; what is not of the version stays, too. Raises NotFoundError; RefusedError when a file that is
     there differs and `overwrite` is not given (then nothing was written); CorruptError; StoreError; SourceError naming the reference whose
@@ -117,7 +118,7 @@ def download(
         return state, version, table, catalog.runs(state, table)
 
     state, version, table, runs = project.reading(reference.artifact, load)
-    rows = list(_ranges(table, reference))
+    rows = list(_ranges(table, reference) if not prefix else _beginning(table, prefix))
     project.check_apart(os.path.realpath(path))
     with Target(path, project.artifact(reference.artifact).cipher.chunking.digest) as target:
         download_ = _Download(
@@ -139,6 +140,28 @@ def _ranges(table: Table, reference: Reference) -> Iterator[range]:
     yield range(row, row + 1)
     if table.kind(row) is Kind.DIRECTORY:
         yield range(*table.under(table.key_of(row)))
+
+
+def _beginning(table: Table, prefix: bytes) -> Iterator[range]:
+    """The rows whose paths begin with these bytes."""
+    for key, name, row in table.walk():
+        if path_of(key, name).startswith(prefix):
+            yield range(row, row + 1)
+
+
+def is_right(target: Target, table: Table, runs: list[Run], key: bytes, name: bytes, row: int, present: int) -> bool:
+    """Whether what stands at a row's path (its type bits) is what the row says; `runs` as the table's origins."""
+    mode = table.mode(row)
+    origin, at = table.origin(row)
+    match table.kind(row):
+        case Kind.DIRECTORY:
+            return stat.S_ISDIR(present)
+        case Kind.SYMLINK:
+            return stat.S_ISLNK(present) and target.has_link(key, name, runs[origin].target(at))
+        case Kind.REFERENCE:  # nobody knows its digest
+            return target.has_times(key, name, table.size(row), is_executable(mode), table.mtime(row))
+        case Kind.FILE:
+            return stat.S_ISREG(present) and target.has_file(key, name, runs[origin].chunks(at), table.size(row), is_executable(mode))
 
 
 class _Download:
@@ -180,7 +203,7 @@ class _Download:
         for rows in ranges:
             for key, name, row in self._table.walk(rows.start, rows.stop):
                 present = self._target.kind(key, name)
-                if present is not None and self._is_right(key, name, row, present):
+                if present is not None and is_right(self._target, self._table, self._runs, key, name, row, present):
                     self.kept += self._table.kind(row) is not Kind.DIRECTORY
                     continue
                 wanted.append(row)
@@ -193,18 +216,6 @@ class _Download:
                 f"nothing was written; choose another folder{'' if overwrite else ', or --overwrite'}"
             )
         return wanted
-
-    def _is_right(self, key: bytes, name: bytes, row: int, present: int) -> bool:
-        match self._table.kind(row):
-            case Kind.DIRECTORY:
-                return stat.S_ISDIR(present)
-            case Kind.SYMLINK:
-                return stat.S_ISLNK(present) and self._target.has_link(key, name, self._target_of(row))
-            case kind:
-                size, executable = self._table.size(row), is_executable(self._table.mode(row))
-                if kind is Kind.REFERENCE:  # nobody knows its digest
-                    return self._target.has_times(key, name, size, executable, self._table.mtime(row))
-                return stat.S_ISREG(present) and self._target.has_file(key, name, self._refs(row), size, executable)
 
     # -- writing -------------------------------------------------------------------------------------------------------------------
     def write(self, wanted: list[range] | list[int]) -> None:

@@ -164,6 +164,40 @@ class ReadOnlyError(ArtifactError):
     errno = errno.EROFS
 
 
+# -- of the Python API: each is also the built-in exception that scripts written for W&B expect ----------------------------------------
+class ArgumentError(UsageError, ValueError):
+    """An argument of the Python API has no meaning here."""
+
+
+class ArgumentTypeError(UsageError, TypeError):
+    """An argument of the Python API is of another type."""
+
+
+class NotSupportedError(UsageError, NotImplementedError):
+    """W&B has it, and there is nothing here that it could mean."""
+
+
+class ArtifactFinalizedError(RefusedError, AttributeError):
+    """A version that was logged cannot be changed; a new draft of it can."""
+
+
+class ArtifactNotLoggedError(RefusedError, AttributeError):
+    """A draft has this only once it is logged."""
+
+
+class MissingEntryError(NotFoundError, KeyError):
+    """The artifact has nothing at this path."""
+
+    def __str__(self) -> str:
+        return ArtifactError.__str__(self)  # a KeyError puts its message in quotes
+
+
+class MissingFileError(NotFoundError, FileNotFoundError):
+    """What is to be taken away, or compared, is not there."""
+
+    errno = errno.ENOENT  # and not what an OSError was made with
+
+
 def errno_of(error: BaseException) -> int:
     """The errno a program reading through the mount sees for `error`; EIO for anything that is not ours."""
     if isinstance(error, ArtifactError):

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from artifactmount.artifact import Artifact, check_end, checkpoint_before, read_entries
-from artifactmount.errors import CorruptError
+from artifactmount.errors import CorruptError, NotFoundError
 from artifactmount.fold import fold
 from artifactmount.log import CHECKPOINT_EVERY, Entry, entry_digest
-from artifactmount.rows import Change, Kind, kind_of, path_of
+from artifactmount.project import Project
+from artifactmount.rows import Change, Kind, kind_of, path_of, show_path, split_path
 from artifactmount.run import Run
-from artifactmount.state import State
+from artifactmount.state import State, Version
 from artifactmount.steps import drive
 from artifactmount.store import Store
 
@@ -99,3 +100,20 @@ def change_of(run: Run, key: bytes, name: bytes) -> tuple[str, int] | None:
                 if run.names[at[row] : at[row + 1]] == name:
                     return LETTERS[run.change(row)], run.size(row)
     return None
+
+
+def of_path(project: Project, name: str, target: bytes, state: State | None = None) -> list[tuple[Version, str, int]]:
+    """The live versions that changed one path, the newest first; the letter of what each did to it, and its size then, in bytes.
+
+    Raises NotFoundError when none ever had it; CorruptError, StoreError.
+    """
+    key, last = split_path(target)
+    catalog = project.catalog(name)
+
+    def read(state: State) -> list[tuple[Version, tuple[str, int] | None]]:
+        return [(version, change_of(catalog.run(version), key, last)) for version in reversed(state.versions.values())]
+
+    found = [(version, *change) for version, change in project.reading(name, read, state) if change is not None]
+    if not found:
+        raise NotFoundError(f"no live version of {name} ever had {show_path(target)}")
+    return found

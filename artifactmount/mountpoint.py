@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from blake3 import blake3
 
@@ -54,6 +55,14 @@ def mounted() -> list[Mounted]:
 def mount_at(path: str) -> Mounted | None:
     """What is mounted exactly at `path` (the uppermost, where several are)."""
     return next((mount for mount in reversed(mounted()) if mount.path == path), None)
+
+
+def find(url: str, state_directory: str) -> str | None:
+    """Where a daemon of this user shows the project at `url`; None where none does."""
+    for mount in mounted():
+        if mount.ours and Record(mount.path, state_directory).project() == url:
+            return mount.path
+    return None
 
 
 def check_apart(path: str) -> None:
@@ -206,15 +215,26 @@ class Record:
 
     def pid(self) -> int | None:
         """The process of the daemon, if it lives."""
+        with suppress(ValueError, KeyError, TypeError):
+            return int(self._read()["pid"])
+        return None
+
+    def project(self) -> str | None:
+        """The URL of the project that the daemon shows, if it lives."""
+        return self._read().get("project")
+
+    def _read(self) -> dict[str, Any]:
+        """What a daemon that lives wrote of itself; nothing, if there is none."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return None
+            return {}
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            with suppress(ValueError, KeyError, TypeError):
-                return int(json.loads(os.pread(descriptor, 65536, 0))["pid"])
+            with suppress(ValueError):
+                fields = json.loads(os.pread(descriptor, 65536, 0))
+                return fields if isinstance(fields, dict) else {}
         finally:
             os.close(descriptor)
-        return None
+        return {}

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-import artifactmount
 from artifactmount.artifact import Artifact, Writer, continues, head
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
@@ -49,6 +48,7 @@ from artifactmount.steps import drive
 from artifactmount.store import Store, probe
 from artifactmount.store.folder import FolderStore
 from artifactmount.store.s3 import S3Store
+from artifactmount.version import __version__
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Project:
         self.store, self.cache, self.url = store, cache, store.url
         close_folder(state_directory, "state")
         self.pins, self._state_directory = Pins(store.place, state_directory), state_directory
-        self.writer = Writer(_actor(), f"artifactmount/{artifactmount.__version__}", prepare=self.check_store)
+        self.writer = Writer(_actor(), f"artifactmount/{__version__}", prepare=self.check_store)
         self._states: dict[str, State] = {}
         self._seen: set[str] = set()  # artifacts whose state this process has compared with the store
         self._catalogs: dict[str, Catalog] = {}

@@ -15,7 +15,7 @@ from blake3 import blake3
 from artifactmount.acts import Act, Close, Commit, Counts, Describe, Op, PutVersion, SetAlias
 from artifactmount.artifact import Artifact, Writer, append, finish_trash
 from artifactmount.cache.places import PlaceIndex
-from artifactmount.card import Card
+from artifactmount.card import Card, Labels, check_labels, check_metadata
 from artifactmount.catalog import Catalog
 from artifactmount.errors import RefusedError
 from artifactmount.manifest import Table
@@ -40,18 +40,43 @@ _FILE_MODES = bytes(1 if mode & 3 in (Kind.FILE, Kind.REFERENCE) else 0 for mode
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user asks of a new version. `note` and `metadata`: None leaves an unchanged version's as they are."""
+    """What a user asks of a new version. None leaves what an unchanged version has of it; `ttl` in seconds, 0 for ever (see `card.Labels`).
+    `latest`: whether this alias moves to an unchanged version (to a new one it always does)."""
 
     aliases: tuple[str, ...] = ()
     note: str | None = None
     type: str | None = None
     metadata: dict[str, Any] | None = None
+    tags: tuple[str, ...] | None = None
+    ttl: int | None = None
+    md5: str | None = None
+    latest: bool = True
 
     def check(self) -> None:
         """Raises UsageError: now, or it would after everything was uploaded."""
         for alias in self.aliases:
             check_alias(alias)
-        Card(self.note or "", self.metadata or {}).encode()
+        check_metadata(self.metadata or {})
+        check_labels(self.tags or (), self.ttl or 0)
+        self.card(Card()).encode()
+
+    @property
+    def describes(self) -> bool:
+        """Whether it may change the card of an unchanged version."""
+        return any(asked is not None for asked in (self.note, self.metadata, self.tags, self.ttl, self.md5))
+
+    def card(self, old: Card) -> Card:
+        """The card of a version that had this one."""
+        labels = old.labels
+        return Card(
+            old.note if self.note is None else self.note,
+            old.metadata if self.metadata is None else self.metadata,
+            Labels(
+                labels.tags if self.tags is None else self.tags,
+                labels.ttl if self.ttl is None else self.ttl or None,
+                labels.md5 if self.md5 is None else self.md5,
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +148,7 @@ class Proposal:
         delta = builder.finish(lambda digest: elsewhere.get(digest) or self._packer.place(digest))
         number, aliases = state.next, (LATEST, *self._options.aliases)
         full = yield from self._full_table(state, delta)
-        card = Card(self._options.note or "", self._options.metadata or {})
+        card = self._options.card(Card())
         metadata = yield from self._packer.store_metadata(card.encode(), delta, full)
         run = Run(delta, metadata.run, check=False)
         named = PackRanges.of(run.packs)
@@ -139,15 +164,13 @@ class Proposal:
 
     def _equal_to(self, state: State, twin: Version) -> Steps[Act | None]:
         """No new version: the aliases asked for, and `latest`, move to the equal one; a new note or metadata is written to its card."""
-        ops: list[Op] = [SetAlias(a, twin.n) for a in (LATEST, *self._options.aliases) if state.aliases.get(a) != twin.n]
+        aliases = (LATEST, *self._options.aliases) if self._options.latest else self._options.aliases
+        ops: list[Op] = [SetAlias(a, twin.n) for a in aliases if state.aliases.get(a) != twin.n]
         packs: list[PackId] = []
         self._outcome = (twin.n, False, twin.counts)
-        if self._options.note is not None or self._options.metadata is not None:
+        if self._options.describes:
             old: Card = yield Local(lambda: self._catalog.card(twin))
-            card = Card(
-                old.note if self._options.note is None else self._options.note,
-                old.metadata if self._options.metadata is None else self._options.metadata,
-            )
+            card = self._options.card(old)
             if card != old:
                 delta = yield Local(lambda: bytes(self._catalog.run(twin).buffer))
                 full = yield Local(lambda: bytes(self._catalog.full(twin).buffer)) if twin.metadata.full else Local(lambda: b"")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.manifest import MISSING, Table
 from artifactmount.rows import Kind, child_key, kind_of, mode_of, path_of, split_key
-from artifactmount.staging import Listing, Staging
+from artifactmount.staging import Listing, Staged
 
 _REFERENCES = (mode_of(Kind.REFERENCE), mode_of(Kind.REFERENCE, True))
 
@@ -46,13 +46,15 @@ class Scan:
     bytes: int = 0
     #: Directories of `gone` that stay, because references in or below them do.
     kept: frozenset[builtins.bytes] = frozenset()
+    #: Whether what was scanned could have held the base's references, so that those it has not are gone.
+    whole: bool = False
 
     def found(self) -> Iterator[Found]:
         """Every path that may differ, in the order of rows.
 
         A folder cannot hold a reference, so that there is none in it says nothing: it stays, unless something else is at its path or above.
         """
-        if not has_references(self.base):
+        if self.whole or not has_references(self.base):
             yield from self._all()
             return
         gone = set(self.gone) - self.kept
@@ -78,12 +80,12 @@ class Scan:
                 listing = next(listings, None)
 
 
-def scan(staging: Staging, base: Table, remembered: Callable[[bytes], bytes | None]) -> Scan:
-    """Walk the staging folder against `base`. `remembered(directory key)` is the stat-cache value of the last scan, or None.
+def scan(staging: Staged, base: Table, remembered: Callable[[bytes], bytes | None]) -> Scan:
+    """Walk what is staged against `base`. `remembered(directory key)` is the stat-cache value of the last scan, or None.
 
     Raises StagingError, naming what cannot be versioned.
     """
-    result = Scan(base, [], [])
+    result = Scan(base, [], [], whole=staging.whole)
     index = 0
     for listing in staging.walk():
         while index < base.dirs and base.dir_key(index) < listing.key:
@@ -100,7 +102,7 @@ def scan(staging: Staging, base: Table, remembered: Callable[[bytes], bytes | No
             result.listings.append(listing)
             _count(result, listing)
     result.gone += [base.dir_key(i) for i in range(index, base.dirs)]
-    if has_references(base):
+    if not staging.whole and has_references(base):
         result.kept = _kept(result)
     return result
 

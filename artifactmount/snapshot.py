@@ -23,7 +23,7 @@ from artifactmount.proposal import Options, Proposal, Result, changed_by
 from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import has_references, scan
 from artifactmount.session import Session, complete
-from artifactmount.staging import Listing, Staging
+from artifactmount.staging import Listing, Staged, Staging
 from artifactmount.state import State
 from artifactmount.steps import Local, Steps, drive
 
@@ -36,10 +36,16 @@ def take(project: Project, path: str, name: str, options: Options, progress: Pro
     Raises StagingError (what cannot be versioned, or changed while read), RefusedError, StoreError; OutcomeUnknownError when the commit was
     sent and no answer came.
     """
+    with Staging(path) as staging:
+        check_apart(staging.path, project)
+        return take_staged(project, staging, name, options, progress)
+
+
+def take_staged(project: Project, staging: Staged, name: str, options: Options, progress: Progress | None = None) -> Result:
+    """Snapshot what is staged, which MUST be apart from the project and its cache, into the artifact `name`. Raises what `take` raises."""
     artifact = project.artifact(name)
     options.check()
-    with Staging(path) as staging, StatCache(project.cache.path) as stats, project.journal(name, staging.key) as journal:
-        _check_apart(staging.path, project)
+    with StatCache(project.cache.path) as stats, project.journal(name, staging.key) as journal:
         snapshot = Snapshot(artifact, project.catalog(name), staging, stats, options, project.writer, progress or Silent(), journal)
         try:
             state, result = drive(project.store, snapshot.steps(project.refresh(name)))
@@ -49,8 +55,8 @@ def take(project: Project, path: str, name: str, options: Options, progress: Pro
     return result
 
 
-def _check_apart(staging: str, project: Project) -> None:
-    """A cache or project inside the folder would be a part of what it stores."""
+def check_apart(staging: str, project: Project) -> None:
+    """Refuse a folder (absolute, links resolved) that holds the cache or project: it would be a part of what it stores."""
     project.check_apart(staging)
     for what, path in (("cache", project.cache.path), ("project", getattr(project.store, "path", None))):
         if path is not None and os.path.commonpath((staging, os.path.realpath(path))) == staging:
@@ -64,7 +70,7 @@ class Snapshot:
         self,
         artifact: Artifact,
         catalog: Catalog,
-        staging: Staging,
+        staging: Staged,
         stats: StatCache,
         options: Options,
         writer: Writer,
@@ -128,7 +134,7 @@ class Snapshot:
         """See Tree. Where the highest version is another, by somebody else or because content came back, the delta is made against it."""
         if state.latest != self._base_number:
             latest: Table = yield Local(lambda: self._catalog.latest(state))
-            if has_references(latest) or has_references(self._base):
+            if not self._staging.whole and (has_references(latest) or has_references(self._base)):
                 yield from self._scan(state)  # which of them stay is a question to the folder
         if state.highest == self._base_number:
             return self._table, self._builder

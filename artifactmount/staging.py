@@ -14,6 +14,7 @@ import stat
 import struct
 import threading
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -72,6 +73,10 @@ class Listing:
             self.modes[row] = file_mode(status)
             self.records[row * _FIELDS : (row + 1) * _FIELDS] = array("q", _record(status, self.modes[row]))
 
+    def record(self, row: int) -> tuple[int, ...]:
+        """The stat record."""
+        return tuple(self.records[row * _FIELDS : (row + 1) * _FIELDS])
+
     def sizes(self) -> bytes:
         """The sizes as a column (uint64 each)."""
         return self.records[1::_FIELDS].tobytes()
@@ -119,13 +124,87 @@ def file_mode(status: os.stat_result) -> int:
     return mode_of(Kind.FILE, bool(status.st_mode & stat.S_IXUSR))
 
 
+def stat_record(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    """What tells a file from what it was: inode, size, mtime, ctime, mode byte."""
+    return _record(status, file_mode(status))
+
+
 def _record(status: os.stat_result, mode: int) -> tuple[int, int, int, int, int]:
     # Inodes are uint64 and the column is int64: only equality counts.
     inode = status.st_ino if status.st_ino < 1 << 63 else status.st_ino - (1 << 64)
     return inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, mode
 
 
-class Staging:
+class Staged(ABC):
+    """What a snapshot reads, wherever the files lie: one folder, or a tree that was put together. Paths are those in the version.
+
+    `key`: 16 bytes, what its stats are remembered under. `whole`: whether a reference that is not in it is to go; a folder cannot hold
+    any, so that there is none in it says nothing. Threads may share one, but for `walk`.
+    """
+
+    key: bytes
+    whole = False
+
+    @abstractmethod
+    def walk(self) -> Iterator[Listing]:
+        """Every directory, in the order of rows. Raises StagingError."""
+
+    @abstractmethod
+    def clock(self) -> int:
+        """The file system's own time in ns: what it would stamp on a file written now."""
+
+    @abstractmethod
+    def open(self, path: bytes) -> int:
+        """A descriptor of a file. Raises StagingError naming it."""
+
+    @abstractmethod
+    def target(self, path: bytes) -> bytes:
+        """What a symlink points to, or the record of a reference. Raises StagingError."""
+
+    @abstractmethod
+    def show(self, path: bytes) -> str:
+        """A path, or the root, for a message."""
+
+    def chunk_digests(self, path: bytes) -> bytes | None:
+        """The digests of a file's chunks, one after the other, where they are known without reading it."""
+        return None
+
+    def unreadable(self, path: bytes, error: OSError) -> StagingError:
+        """The error for a path that could not be read, or is no longer what it was."""
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL, errno.ENXIO):
+            return self.changed(path)
+        return StagingError(f"cannot read {self.show(path)}: {error.strerror}; nothing was committed")
+
+    def changed(self, path: bytes) -> StagingError:
+        """The error for a path that is no longer what it was."""
+        return StagingError(f"{self.show(path)} changed while the snapshot was taken; nothing was committed, run it again")
+
+    def read(self, path: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
+        """All bytes of a file, and the stat that was true before and after; None when it is larger than `limit`.
+
+        Raises StagingError after three tries.
+        """
+        for _ in range(3):
+            descriptor = self.open(path)
+            try:
+                before = os.fstat(descriptor)
+                if before.st_size > limit:
+                    return None
+                content = _read_all(descriptor, before.st_size)
+                if unchanged(before, os.fstat(descriptor)) and len(content) == before.st_size:
+                    return content, before
+            except OSError as error:
+                raise self.unreadable(path, error) from error
+            finally:
+                os.close(descriptor)
+        raise self.restless(path)
+
+    def restless(self, path: bytes) -> StagingError:
+        """The error for a file that was written each time it was read."""
+        return StagingError(f"{self.show(path)} is being written: it changed three times while it was read; nothing was committed")
+
+
+class Staging(Staged):
     """An open staging folder. Use as a context manager."""
 
     def __init__(self, path: str) -> None:
@@ -189,16 +268,6 @@ class Staging:
         except OSError as error:
             raise self.unreadable(path, error) from error
 
-    def unreadable(self, path: bytes, error: OSError) -> StagingError:
-        """The error for a path that could not be read, or is no longer what it was."""
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL, errno.ENXIO):
-            return self.changed(path)
-        return StagingError(f"cannot read {self.show(path)}: {error.strerror}; nothing was committed")
-
-    def changed(self, path: bytes) -> StagingError:
-        """The error for a path that is no longer what it was."""
-        return StagingError(f"{self.show(path)} changed while the snapshot was taken; nothing was committed, run it again")
-
     def show(self, path: bytes) -> str:
         """A path below the root, or the root, for a message."""
         return show_path(path) if path else self.path
@@ -253,30 +322,6 @@ class Staging:
         if longest > NAME_LIMIT or len(key) + 1 + longest > PATH_LIMIT or key.count(b"\0") + 2 > DEPTH_LIMIT:
             where = self.show(path_of(key))
             raise StagingError(f"too long or too deep below {where[:200]}: paths may have {PATH_LIMIT} bytes, {DEPTH_LIMIT} levels")
-
-    def read(self, path: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
-        """All bytes of a file, and the stat that was true before and after; None when it is larger than `limit`.
-
-        Raises StagingError after three tries.
-        """
-        for _ in range(3):
-            descriptor = self.open(path)
-            try:
-                before = os.fstat(descriptor)
-                if before.st_size > limit:
-                    return None
-                content = _read_all(descriptor, before.st_size)
-                if unchanged(before, os.fstat(descriptor)) and len(content) == before.st_size:
-                    return content, before
-            except OSError as error:
-                raise self.unreadable(path, error) from error
-            finally:
-                os.close(descriptor)
-        raise self.restless(path)
-
-    def restless(self, path: bytes) -> StagingError:
-        """The error for a file that was written each time it was read."""
-        return StagingError(f"{self.show(path)} is being written: it changed three times while it was read; nothing was committed")
 
 
 def _read_all(descriptor: int, size: int) -> bytes:

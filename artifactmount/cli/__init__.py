@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-import artifactmount
+from artifactmount.version import __version__
 
 #: command -> module of this package, and the line that `--help` shows (the first of the command's own help; a test compares)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -85,7 +85,7 @@ class _Commands(click.Group):
 @click.option("--cache", metavar="DIR", help="Where to cache. Default: $ARTIFACTMOUNT_CACHE, or ~/.cache/artifactmount.")
 @click.option("--cache-size", metavar="SIZE", help="What to cache at most, e.g. 64M. Default: $ARTIFACTMOUNT_CACHE_SIZE, or 10G.")
 @click.option("--key-file", metavar="FILE", help="The key of an encrypted project. Default: $ARTIFACTMOUNT_KEY_FILE, the config file.")
-@click.version_option(artifactmount.__version__, message="artifactmount %(version)s")
+@click.version_option(__version__, message="artifactmount %(version)s")
 @click.pass_context
 def group(ctx: click.Context, project: str | None, cache: str | None, cache_size: str | None, key_file: str | None) -> None:
     """Versions of folders, on nothing but a folder or a bucket.

@@ -9,12 +9,10 @@ import click
 
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, path, print_json, size
+from artifactmount.difference import differences
 from artifactmount.errors import UsageError
-from artifactmount.manifest import MISSING, Table
-from artifactmount.merge import diff as differences
-from artifactmount.names import Reference, parse, resolve
-from artifactmount.project import Project
-from artifactmount.rows import Kind, path_of
+from artifactmount.names import parse
+from artifactmount.rows import Kind
 
 
 @click.command(epilog="Example: artifactmount diff animals:v0 animals:best")
@@ -34,32 +32,24 @@ def diff(settings: Settings, old: str, new: str, exit_code: bool, as_json: bool)
     if any(reference.path for reference in references):
         raise UsageError(f"diff takes versions, not paths in them: artifactmount diff {references[0]} {references[1]}")
     with settings.open() as project:
-        before, after = (_table(project, reference) for reference in references)
         counts, came, went = Counter[str](), 0, 0
         listed: list[dict[str, Any]] = []
-        for key, name, a, b in differences(before, after):
-            letter = "A" if a == MISSING else "D" if b == MISSING else "M"
-            counts[letter] += 1
-            old_size, new_size = None if a == MISSING else before.size(a), None if b == MISSING else after.size(b)
-            went, came = went + (old_size or 0), came + (new_size or 0)
-            shown = path_of(key, name) + (b"/" if _kind(before, a, after, b) is Kind.DIRECTORY else b"")
+        for item in differences(project, *references):
+            counts[item.change] += 1
+            went += item.old_size
+            came += item.new_size
+            shown = item.path + (b"/" if item.kind is Kind.DIRECTORY else b"")
             if as_json:
-                facts = {"size": old_size if new_size is None else new_size, "old_size": old_size}
-                listed.append({"change": letter, "path": shown.decode("utf-8", "surrogateescape"), **facts})
+                sizes = {
+                    "size": item.old_size if item.change == "D" else item.new_size,
+                    "old_size": None if item.change == "A" else item.old_size,
+                }
+                listed.append({"change": item.change, "path": shown.decode("utf-8", "surrogateescape"), **sizes})
             else:
-                print(f"{letter} {path(shown)}")
+                print(f"{item.change} {path(shown)}")
         if as_json:
             print_json(listed)
         if counts:
             totals = f"+{counts['A']} ~{counts['M']} -{counts['D']}  {size(came)} in place of {size(went)}"
             click.echo(totals, err=True)
         return int(bool(counts) and exit_code)
-
-
-def _table(project: Project, reference: Reference) -> Table:
-    catalog = project.catalog(reference.artifact)
-    return project.reading(reference.artifact, lambda state: catalog.table(state, resolve(state, reference).n))
-
-
-def _kind(before: Table, a: int, after: Table, b: int) -> Kind:
-    return before.kind(a) if b == MISSING else after.kind(b)

@@ -29,12 +29,11 @@ from artifactmount.acts import (
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, moment, path, plain, plural, print_json, size
 from artifactmount.errors import CorruptError, NotFoundError, UsageError
-from artifactmount.history import Event, change_of, changes, events
+from artifactmount.history import Event, changes, events, of_path
 from artifactmount.names import parse
 from artifactmount.project import Project
-from artifactmount.rows import show_path, split_path
 from artifactmount.run import Run
-from artifactmount.state import State, Version
+from artifactmount.state import State
 
 _PARALLEL = 8
 _AHEAD = 2 * _PARALLEL  # entries: of two one makes a version, the other opened its session
@@ -179,15 +178,6 @@ def _op(name: str, op: Op) -> str:
 
 
 def _of_path(project: Project, name: str, state: State, target: bytes) -> Iterator[tuple[dict[str, Any], str]]:
-    key, last = split_path(target)
-    catalog = project.catalog(name)
-
-    def read(state: State) -> list[tuple[Version, tuple[str, int] | None]]:
-        return [(version, change_of(catalog.run(version), key, last)) for version in reversed(state.versions.values())]
-
-    found = [(version, change) for version, change in project.reading(name, read, state) if change is not None]
-    for version, (letter, bytes_) in found:
+    for version, letter, bytes_ in of_path(project, name, target, state):
         facts = {"version": f"v{version.n}", "change": letter, "size": bytes_, "time": version.time, "actor": version.actor}
         yield facts, f"{moment(version.time)}  {plain(version.actor)}  {letter} {name}:v{version.n}/{path(target)}"
-    if not found:
-        raise NotFoundError(f"no live version of {name} ever had {show_path(target)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -72,6 +73,7 @@ def _show_version(project: Project, reference: Reference, as_json: bool) -> None
     state, version, card = project.reading(reference.artifact, lambda s: (s, resolve(s, reference), catalog.card(resolve(s, reference))))
     aliases = sorted(alias for alias, n in state.aliases.items() if n == version.n)
     facts: dict[str, Any] = {"artifact": reference.artifact, "type": state.type, **version_facts(version, aliases)}
+    facts |= {"tags": list(card.labels.tags), "ttl": card.labels.ttl}
     facts |= {"note": card.note, "metadata": card.metadata, "base": None if version.base is None else f"v{version.base}"}
     if as_json:
         print_json(facts)
@@ -85,6 +87,10 @@ def _show_version(project: Project, reference: Reference, as_json: bool) -> None
     print(f"holds     {', '.join(plural(n, word) for n, word in kinds if n) or 'nothing'}")
     print(f"changed   +{counts.added} ~{counts.changed} -{counts.removed} against {facts['base'] or 'nothing'}")
     print(f"size      tracks {size(counts.bytes)}, added {size(counts.adds)}")
+    if card.labels.tags:
+        print(f"tags      {', '.join(map(plain, card.labels.tags))}")
+    if card.labels.ttl:
+        print(f"ttl       {timedelta(seconds=card.labels.ttl)} from when it was made; `expire --ttl` deletes it then")
     if card.note:
         print(f"note      {plain(card.note)}")
     for key, value in card.metadata.items():

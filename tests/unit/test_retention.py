@@ -45,6 +45,13 @@ def test_a_rule(rule: Rule, gone: list[int]) -> None:
     assert expired(_STATE, rule, _NOW) == gone
 
 
+def test_versions_go_when_their_own_time_is_over() -> None:
+    lives = {2: 39 * 86400, 3: 32 * 86400, 6: 1, 9: 1}
+    assert expired(_STATE, Rule(alive=True), _NOW, lives) == [2]
+    assert expired(_STATE, Rule(alive=True, aliased=True), _NOW, lives) == []
+    assert expired(_STATE, Rule(alive=True), _NOW) == []
+
+
 def test_a_time_that_is_none_is_no_reason_to_delete() -> None:
     odd = replace(_STATE, versions={n: replace(version, time="yesterday") for n, version in _STATE.versions.items()})
     assert expired(odd, Rule(younger_than=timedelta(days=1)), _NOW) == []
