@@ -57,7 +57,7 @@ def test_references_are_downloaded_where_that_is_allowed(run: am.Run, home: Path
     artifact = am.Artifact("animals", "dataset")
     artifact.add_reference(f"file://{folder}", name="far")
     run.log_artifact(artifact)
-    with pytest.raises(SourceError, match="does not allow it"):
+    with pytest.raises(SourceError, match="the config file does not name it"):
         artifact.download("out")
     config = write(home.parent / "home/.config/artifactmount", {"config.toml": b'[references]\nallow = ["file:///"]\n'})
     (config / "config.toml").chmod(0o600)
