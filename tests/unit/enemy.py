@@ -81,7 +81,8 @@ def bomb(key: ProjectKey | None = None) -> tuple[PackBuilder, list[tuple[bytes, 
     builder = cipher.builder()
     for n in range(512):
         content = struct.pack("<I", n + 1) + bytes((2 << 20) - 4)
-        builder.add(cipher.chunking.digest(content), len(content), zstandard.ZstdCompressor().compress(content))
+        stored = zstandard.ZstdCompressor().compress(content)
+        builder.add(cipher.chunking.digest(content), len(content), bytes(memoryview(stored)))  # a copy: `stored` keeps room for 2 MiB
     return builder, [(row.digest, row.offset, row.stored) for row in builder.table()]
 
 
