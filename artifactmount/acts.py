@@ -7,6 +7,7 @@ NeedsNewerError (an older client must stop, not guess), anything else that is no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count, repeat
 from typing import Any
 
 from artifactmount.digest import DIGEST_LENGTH
@@ -325,7 +326,8 @@ def moves_from_json(value: Any) -> tuple[tuple[PackId, PackId], ...]:
         before = item
     moves: list[tuple[PackId, PackId]] = []
     for session, first, last, new_session, new_first in value:
-        moves += ((PackId(session, first + i), PackId(new_session, new_first + i)) for i in range(last - first + 1))
+        old = map(PackId, repeat(session), range(first, last + 1))
+        moves += zip(old, map(PackId, repeat(new_session), count(new_first)), strict=False)
     return tuple(moves)
 
 

@@ -81,9 +81,8 @@ def bomb(key: ProjectKey | None = None) -> tuple[PackBuilder, list[tuple[bytes, 
     builder = cipher.builder()
     for n in range(512):
         content = struct.pack("<I", n + 1) + bytes((2 << 20) - 4)
-        # A copy: what is returned was made for 2 MiB and cut, and 512 of them with the holes behind them take a gigabyte.
-        stored = bytes(memoryview(zstandard.ZstdCompressor().compress(content)))
-        builder.add(cipher.chunking.digest(content), len(content), stored)
+        stored = zstandard.ZstdCompressor().compress(content)
+        builder.add(cipher.chunking.digest(content), len(content), bytes(memoryview(stored)))  # a copy: `stored` keeps room for 2 MiB
     return builder, [(row.digest, row.offset, row.stored) for row in builder.table()]
 
 
