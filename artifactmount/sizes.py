@@ -36,7 +36,8 @@ def sizes(catalog: Catalog, cache: Cache, state: State) -> list[Sizes]:
     the same live runs and moved packs: an alias or another's session changes nothing."""
     artifact = catalog.artifact
     key = b"sizes" + blake3(f"{artifact.project_id} {artifact.name}".encode()).digest()
-    live = blake3(repr(([(n, version.metadata.run) for n, version in state.versions.items()], state.moved)).encode()).hexdigest()
+    runs = [(n, version.metadata.run) for n, version in state.versions.items()]
+    live = blake3(repr((runs, sorted(state.moved.items()))).encode()).hexdigest()  # sorted: a state from the log has them in another order
     known = _decode(cache.state_get(key), live)
     if known is None:
         known = list(_work_out(catalog, state))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from random import Random
 from shutil import rmtree
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from artifactmount.cache import Cache
+from artifactmount.catalog import Catalog
 from artifactmount.delete import delete_artifact, delete_versions
 from artifactmount.pack import decode
 from artifactmount.project import Project
+from artifactmount.ranges import PackId
 from artifactmount.sizes import sizes
 from artifactmount.snapshot import Options, take
 from artifactmount.store.memory import MemoryStore
@@ -151,3 +155,13 @@ def test_what_is_freed_as_stored_is_what_leaves_the_packs(project: Project, snap
     left = content_of(project)
     assert delete_artifact(project, "animals", dry_run=True).freed_stored == left > MB
     assert delete_artifact(project, "animals").freed_stored == left
+
+
+def test_the_same_state_read_another_way_is_known(project: Project) -> None:
+    """One from the log has the moved packs in the order of their deletions, one from a checkpoint sorted: it was worked out twice."""
+    artifact = project.artifact("animals")
+    moves = [(PackId(0, 0), PackId(9, 0)), (PackId(4, 0), PackId(5, 0))]
+    state = replace(artifact.empty(), moved=dict(moves))
+    assert sizes(project.catalog("animals"), project.cache, state) == []
+    nothing = cast(Catalog, SimpleNamespace(artifact=artifact))  # can read nothing
+    assert sizes(nothing, project.cache, replace(state, moved=dict(reversed(moves)))) == []
