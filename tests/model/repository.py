@@ -355,7 +355,7 @@ class Repository:
             for version in state.versions.values():
                 if version.metadata.run not in self._runs:
                     _, delta, _ = self.clients[0].catalog().read_stored(version)
-                    self._runs[version.metadata.run] = Run(delta, version.metadata.run)
+                    self._runs[version.metadata.run] = Run(delta, version.metadata.run, name=self.artifact.cipher.chunking.digest)
         self._loaded = len(self.history.states)
 
     def charged(self, state: State, where: State | None = None) -> dict[tuple[PackId, bytes], tuple[int, int]]:

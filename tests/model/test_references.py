@@ -14,7 +14,6 @@ from artifactmount.acts import Commit, PutVersion
 from artifactmount.artifact import Writer
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
-from artifactmount.digest import chunk_digest
 from artifactmount.errors import NotFoundError, RefusedError, StoreError
 from artifactmount.names import Reference
 from artifactmount.progress import Silent
@@ -140,15 +139,18 @@ class Play:
         """What a job makes of the latest version. Files are shown by their digest, references by what they lead to."""
         references = {path: leaf for path, leaf in base.items() if is_reference(leaf)}
         if job.what == "snapshot":
-            own = {path: Leaf(Kind.FILE, chunk_digest(leaf.content)) for path, leaf in job.tree.items()}
+            own = {path: Leaf(Kind.FILE, self._name(leaf.content)) for path, leaf in job.tree.items()}
             return own | {path: leaf for path, leaf in references.items() if not any(is_below(a, path) or is_below(path, a) for a in own)}
         if job.what == "remove":
             return {path: leaf for path, leaf in base.items() if path not in references or not any(is_below(path, a) for a in job.paths)}
         if job.what == "vendor":
-            return base | {path: Leaf(Kind.FILE, chunk_digest(self._content(leaf))) for path, leaf in references.items()}
+            return base | {path: Leaf(Kind.FILE, self._name(self._content(leaf))) for path, leaf in references.items()}
         assert job.what == "add"
         own = {path: leaf for path, leaf in base.items() if path not in references}  # all others lead below the URI
         return own | {path: referring(self.source.record(path, content).referent) for path, content in job.world.items()}
+
+    def _name(self, content: bytes) -> bytes:
+        return self.repo.artifact.cipher.chunking.digest(content)
 
     def _content(self, leaf: Leaf) -> bytes:
         return self.source.contents[leaf.content.decode().split(" ")[1]]

@@ -120,7 +120,8 @@ class Watch:
     def _run(self, digest: bytes, state: State) -> Run:
         if digest not in self._runs:
             version = next(version for version in state.versions.values() if version.metadata.run == digest)
-            self._runs[digest] = Run(self._catalog.read_stored(version)[1], digest)
+            name = self._catalog.artifact.cipher.chunking.digest
+            self._runs[digest] = Run(self._catalog.read_stored(version)[1], digest, name=name)
         return self._runs[digest]
 
     def ended(self, client: Client, process: Process) -> None:
