@@ -14,13 +14,14 @@ import pytest
 
 from artifactmount.artifact import Artifact
 from artifactmount.crypto import ProjectKey
-from artifactmount.keys import NO_KEYS, Keyring
+from artifactmount.document import PROJECT_KEY, make_document
+from artifactmount.keys import NO_KEYS, PREFIX, Keyring, Slot
 
 T = TypeVar("T")
 
 ENCRYPTED = os.environ.get("ARTIFACTMOUNT_TEST_ENCRYPT", "") not in ("", "0")
 KEY = bytes(range(32))
-plain_only = pytest.mark.skipif(ENCRYPTED, reason="looks for plain bytes in the store, or names no project")
+plain_only = pytest.mark.skipif(ENCRYPTED, reason="looks for plain bytes in the store, says itself what is encrypted, or names no project")
 _LINE = f"artifactmount-key-1:{KEY.hex()}\n"
 
 
@@ -54,3 +55,12 @@ def artifact(project_id: str, name: str, *, encrypted: bool | None = None) -> Ar
     if ENCRYPTED if encrypted is None else encrypted:
         return Artifact(project_id, name, ProjectKey(KEY, project_id).cipher(name))
     return Artifact(project_id, name)
+
+
+def documents(project_id: str) -> dict[str, bytes]:
+    """What makes a store a project, by key: project.json, and the slot of the one key."""
+    if not ENCRYPTED:
+        return {PROJECT_KEY: make_document(project_id, None)}
+    key = ProjectKey(KEY, project_id)
+    slot = Slot.make(key, "file", {}, KEY, {"label": "", "actor": "test", "created": "2026-01-01T00:00:00Z"})
+    return {PREFIX + slot.id: slot.encode(), PROJECT_KEY: make_document(project_id, key)}

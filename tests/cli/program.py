@@ -75,7 +75,8 @@ class Program:
 
     def _make_encrypted(self, arguments: Sequence[Argument]) -> None:
         """A folder project is made by its first snapshot; an encrypted one must be made before."""
-        if encryption.ENCRYPTED and "snapshot" in arguments and not self.project.startswith("s3:") and not os.path.exists(self.project):
+        makes = "snapshot" in arguments or "add-reference" in arguments
+        if encryption.ENCRYPTED and makes and not self.project.startswith("s3:") and not os.path.exists(self.project):
             assert self.inside("init").code == 0
 
     def start(self, *arguments: Argument, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:

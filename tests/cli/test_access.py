@@ -18,8 +18,11 @@ from botocore.loaders import create_loader
 
 from artifactmount.store.s3 import S3Store
 from tests.cli.program import Program
+from tests.encryption import plain_only
 from tests.fuse.mounts import Project, mounted
 from tests.store.cloud import Cloud, cloud
+
+pytestmark = plain_only  # there is a table of encrypted projects, too
 
 DOCUMENT = Path(__file__).parent.parent.parent / "artifactmount/docs/access.md"
 

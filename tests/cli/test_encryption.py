@@ -188,6 +188,7 @@ def test_a_wrong_key_and_none_write_nothing(program: Program, request: pytest.Fi
     assert everything(program, request) == before
 
 
+@plain_only
 def test_a_key_for_a_project_that_is_not_encrypted_is_refused(program: Program) -> None:
     key = str(program.home / "my.key")
     assert "--encrypt" in program.run("init", "--key-file", key, code=2).err
@@ -203,12 +204,14 @@ def test_a_key_for_a_project_that_is_not_encrypted_is_refused(program: Program) 
     assert program.run("ls").out == "" and not Path(key).exists()
 
 
+@plain_only
 def test_the_first_snapshot_with_a_key_makes_no_plain_project(program: Program) -> None:
     program.environment["ARTIFACTMOUNT_PASSPHRASE"] = "correct horse"
     assert "init --encrypt" in program.run("snapshot", staging(program), "animals", code=4).err
     assert not Path(program.project).exists() or not list(Path(program.project).iterdir())
 
 
+@plain_only
 def test_the_key_file_of_the_config_file(program: Program) -> None:
     """It is meant for the project named there, or for all where none is; another one may be plain, and that is said."""
     key, other = program.home / "my.key", str(program.home / "plain")
@@ -225,6 +228,7 @@ def test_the_key_file_of_the_config_file(program: Program) -> None:
     assert "not encrypted" in program.run("--project", other, "ls", code=4).err
 
 
+@plain_only
 @pytest.mark.parametrize("spelled", ["{}", "{}/", "file://{}", "{}/../plain", "{}-link"])
 def test_the_project_of_the_config_file_is_the_same_however_it_is_spelled(program: Program, spelled: str) -> None:
     """Who puts a plain project in its place is sent nothing."""

@@ -18,6 +18,7 @@ import pytest
 
 from tests.cli.program import Program
 from tests.cli.trees import File, Tree, read, write
+from tests.encryption import plain_only
 
 CHECK_KILL = Path(__file__).parent.parent.parent / "scripts/check_kill.py"
 _WRITERS = 4
@@ -70,6 +71,7 @@ def test_terminated_is_as_good_as_killed(program: Program, tmp_path: Path, reque
     program.run("verify")
 
 
+@plain_only
 def test_killed_at_random_moments(anywhere: Program) -> None:
     """The short form of what scripts/check_kill.py does at length."""
     kills = 3 if anywhere.project.startswith("s3://") else 10

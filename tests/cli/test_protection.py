@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.program import Program, in_bucket, in_folder
+from tests.encryption import plain_only
 from tests.store.certificates import make_certificates
 from tests.store.faults import proxy
 from tests.store.servers import Server
@@ -102,6 +103,7 @@ def test_an_open_config_file_is_refused(program: Program) -> None:
     assert "no project at /nowhere" in program.run("ls", code=3).err
 
 
+@plain_only
 @pytest.mark.parametrize("mode", [0o755, 0o777])
 def test_open_cache_and_state_folders_are_closed_and_that_is_said_once(program: Program, files: Path, mode: int) -> None:
     folders = {"cache": program.home / "cache", "state": program.home / "home/state/artifactmount"}

@@ -16,6 +16,7 @@ import pytest
 from tests import encryption
 from tests.cli.program import Program
 from tests.cli.trees import File, Folder, files_below, write
+from tests.encryption import plain_only
 
 #: Appends to a file, until it is killed.
 _RESTLESS = "import sys\nwith open(sys.argv[1], 'ab', buffering=0) as file:\n    print(flush=True)\n    while True: file.write(b'x')\n"
@@ -157,6 +158,7 @@ def test_no_command_is_help_and_2(program: Program) -> None:
     assert (process.returncode, err) == (2, b"") and b"Commands:" in out
 
 
+@plain_only
 @pytest.mark.parametrize("arguments", [("ls",), ("init",), ("snapshot", ".", "pets"), ("verify",)], ids=" ".join)
 def test_a_store_that_cannot_be_reached_is_5(program: Program, arguments: tuple[str, ...]) -> None:
     with socket.socket() as closed:  # bound and not listening: nobody else gets the port, and nobody answers

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.encryption import plain_only
 from tests.fuse.mounts import Project, mounted, wait_until, write
 
-pytestmark = pytest.mark.needs_fuse
+pytestmark = [pytest.mark.needs_fuse, plain_only]
 
 NUMBERS = random.Random(11)
 FILES = {

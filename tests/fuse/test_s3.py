@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.encryption import plain_only
 from tests.fuse.mounts import Project, mounted, wait_until, write
 from tests.store import servers
 from tests.store.servers import Server
@@ -43,6 +44,7 @@ def test_the_seed_example_in_a_bucket(s3_server: Server, tmp_path: Path) -> None
         assert (mount / "animals/v1/rat.png").read_bytes() == b"rat"
 
 
+@plain_only
 def test_a_flipped_byte_in_the_bucket_is_an_error_with_a_fresh_cache_and_none_with_a_warm_one(s3_server: Server, tmp_path: Path) -> None:
     writer, numbers = in_bucket(s3_server, tmp_path / "writer"), random.Random(2)
     files = {name: numbers.randbytes(60_000) for name in ("bad", "good", "well")}

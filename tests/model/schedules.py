@@ -19,12 +19,11 @@ from typing import Any
 
 import pytest
 
-from artifactmount.document import PROJECT_KEY
 from artifactmount.errors import NotFoundError, RefusedError, StoreError
 from artifactmount.project import Project
 from artifactmount.rows import Kind
-from artifactmount.sealed import FORMAT, seal
 from artifactmount.snapshot import Options
+from tests import encryption
 from tests.model.reading import read
 from tests.model.repository import NAME, PROJECT, Client, Leaf, Repository, Tree, expected, without_conflicts
 from tests.model.simulator import Fault, Process
@@ -49,7 +48,7 @@ class Seeded:
 
 
 #: The project of all schedules.
-PROJECT_DOCUMENT = seal({"format": FORMAT, "id": PROJECT, "created": "2026-01-01T00:00:00Z", "encryption": None})
+DOCUMENTS = encryption.documents(PROJECT)
 
 
 class Inline(Executor):
@@ -120,7 +119,8 @@ def play(seed: int) -> Played:
 
 
 def _play(repo: Repository, numbers: Random) -> Played:
-    repo.store.create(PROJECT_KEY, PROJECT_DOCUMENT)
+    for key, document in DOCUMENTS.items():
+        repo.store.create(key, document)
     clients = [repo.client()]
     with Watch(repo) as watch:
         repo.world.after_step, repo.world.changed = watch.look, watch.look
@@ -221,7 +221,7 @@ class _Crew:
 
     def _read(self, client: Client, then: Callable[[Process], None]) -> Process:
         repo = self._repo
-        project = Project(repo.store, client.cache, str(repo.folder / f"state-{client.name}"))
+        project = Project(repo.store, client.cache, str(repo.folder / f"state-{client.name}"), keyring=encryption.keyring(repo.folder))
 
         def ended(process: Process) -> None:
             assert process.error is None or (type(process.error) is StoreError and repo.world.counts), repr(process.error)

@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 
-from artifactmount.document import PROJECT_KEY
 from artifactmount.project import Project
+from tests import encryption
 from tests.model.exhaustive import SCENES, search
 from tests.model.reading import read
 from tests.model.repository import NAME
-from tests.model.schedules import PROJECT_DOCUMENT, Played, play
+from tests.model.schedules import DOCUMENTS, Played, play
 from tests.model.simulator import Fault
 from tests.model.test_delete import put
 from tests.model.test_rules import finish, quiet
@@ -58,9 +58,10 @@ def test_a_deletion_at_every_step_of_a_reader(gone: set[int]) -> None:
     for n in range(1, 100):
         with quiet() as repo:
             author, other = repo.client(), repo.client()
-            repo.store.create(PROJECT_KEY, PROJECT_DOCUMENT)
+            for key, document in DOCUMENTS.items():
+                repo.store.create(key, document)
             put(repo, author, "abcd", "bcd", "cd", "cde")
-            project = Project(repo.store, other.cache, str(repo.folder / "state"))
+            project = Project(repo.store, other.cache, str(repo.folder / "state"), keyring=encryption.keyring(repo.folder))
             process = repo.world.start("reader", read(repo, project, NAME, lambda count: count - 1))
             when(repo, process, n.__eq__, partial(finish, repo, author, frozenset(gone)))
             repo.world.run()
