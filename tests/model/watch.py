@@ -23,7 +23,6 @@ from artifactmount.acts import Commit
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
 from artifactmount.log import Entry
-from artifactmount.pack import decode, open_chunk
 from artifactmount.ranges import PackId
 from artifactmount.run import Run
 from artifactmount.state import State
@@ -72,9 +71,10 @@ class Watch:
 
     def _store(self, pack: PackId) -> None:
         stored = self._repository.store.get(self._repository.artifact.pack_key(pack))
-        rows = decode(stored)
+        cipher = self._repository.artifact.cipher
+        rows = cipher.whole(pack, stored)
         for row in rows:
-            open_chunk(stored[row.offset : row.offset + row.stored], row.plain, row.digest)
+            cipher.chunk(pack, row.offset, stored[row.offset : row.offset + row.stored], row.plain, row.digest)
         self._packs[pack] = {row.digest: (row.offset, row.stored, row.plain) for row in rows}
 
     def _follow(self, entry: Entry, before: State, after: State) -> None:
