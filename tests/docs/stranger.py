@@ -26,7 +26,7 @@ from tests.store.servers import Server
 
 _SECONDS = 60
 _END = "\0end of a step "
-_ERROR = re.compile(r"[\w-]+(?: [\w-]+)*: ")  # a program's name and what it has to say
+_ERROR = re.compile(r"\S.*: ")  # whose or what, and what is the matter
 
 
 class Stranger:
