@@ -1,4 +1,4 @@
-"""What the site's build (scripts/site.yml) does beside mkdocs: pages are written for the repository, and a few things there are not Markdown's."""
+"""What the build of the site (scripts/site.yml) does beside mkdocs: pages are written to be read in the repository, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""docs/python.md and the code say the same: each of W&B's methods is in the table, each row has a test, and each script there runs."""
+"""docs/python.md and the code say the same: each of W&B's methods is in the table, each row has a test, and its scripts for W&B run.
+
+The other examples there run with those of all pages, in tests/docs.
+"""
 
 from __future__ import annotations
 
@@ -243,15 +246,3 @@ def test_the_scripts_run_with_the_import_line_changed(anywhere: Path, s3_environ
     assert entry.digest == entry.extra["etag"] and entry.open().read() == b"fox"
     for artifact in (first, second["artifact"], third):
         artifact._stored_version().opened.close()
-
-
-def test_the_first_example_runs(home: Path, s3_environment: Server) -> None:
-    example = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)[0]
-    write(home, {"images/cats/1.png": b"cat" * 10, "labels.csv": b"a,b"})
-    project, wild = s3_environment.make_bucket(), s3_environment.make_bucket()
-    s3_environment.client.put_object(Bucket=wild, Key="animals/fox.png", Body=b"fox")
-    text = re.sub(r"    with animals\.mounted\(\).*?\n        \.\.\.\n", "", example, flags=re.DOTALL)  # test_reading mounts
-    text = text.replace('"animals:v1"', '"animals:v0"')  # there is one yet
-    names = executed(text, bucket=project, my_bucket=wild)
-    assert names["header"] == b"cat" * 5 + b"c"
-    assert sorted(path.name for path in (home / names["folder"]).iterdir()) == ["cats", "labels.csv", "wild"]

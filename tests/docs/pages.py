@@ -1,8 +1,8 @@
 """The pages, and the fenced code blocks on them. Runs nothing.
 
-`console` blocks are a terminal: `$ ` begins a command, `> ` goes on with it, the rest is what it prints, where `…` (or `...`) stands for any text in
-its line, and alone on a line for any lines. `python` blocks are run, too; an `output` block behind one is what it prints. What stands
-behind the language is for a test of its own (`python wandb`, `json open-example`). All other languages are read, not run.
+`console` blocks are a terminal: `$ ` begins a command, `> ` goes on with it, the rest is what it prints, where `…` (or `...`) stands for
+any text in its line, and alone on a line for any lines. `python` blocks are run, too; an `output` block behind one is what it prints. What
+stands behind the language is for a test of its own (`python wandb`, `json open-example`). All other languages are read, not run.
 """
 
 from __future__ import annotations
