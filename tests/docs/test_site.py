@@ -19,7 +19,18 @@ SETTINGS = ROOT / "scripts/site.yml"
 
 def built(folder: Path, settings: Path = SETTINGS) -> subprocess.CompletedProcess[str]:
     """As scripts/site builds it, with the environment that is there."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", settings, "--site-dir", folder]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--config-file",
+        settings,
+        "--site-dir",
+        folder,
+    ]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
