@@ -19,6 +19,7 @@ from tests.store.servers import Server
 GIVEN: dict[str, dict[str, int]] = {
     "README.md": {"animals/cat.png": 2_000_000, "animals/dog.png": 1_000_000, "rat.png": 3_000_000, "s3://my-bucket/animals/fox.png": 100},
     "private.md": {"s3://hospital/scans/7/brain.dcm": 5_000, "s3://hospital/scans/8/brain.dcm": 6_000},
+    "security.md": {"animals/cat.png": 1_000},
     "python.md": {"images/cats/1.png": 1_000, "labels.csv": 100, "s3://my-bucket/animals/fox.png": 100},
 }
 
