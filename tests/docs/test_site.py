@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,6 +25,30 @@ def test_the_site_is_built_without_a_complaint(tmp_path: Path) -> None:
     assert "://fonts" not in (tmp_path / "index.html").read_text()  # what a page loads comes from the site itself
 
 
+def test_what_is_broken_ends_the_build(tmp_path: Path) -> None:
+    """In a small site of the same settings, built with the words of the script."""
+    (line,) = [line for line in (ROOT / "scripts/site").read_text().splitlines() if "mkdocs build" in line]
+    pages, settings = tmp_path / "artifactmount/docs", tmp_path / "scripts"
+    pages.mkdir(parents=True)
+    settings.mkdir()
+    for name in ("site.yml", "site_hooks.py"):
+        shutil.copy(ROOT / "scripts" / name, settings)
+    menu = re.compile(r"^nav:.*?^$", re.MULTILINE | re.DOTALL)
+    (settings / "site.yml").write_text(menu.sub("nav: [index.md]\n", (settings / "site.yml").read_text()))
+    (pages / "index.md").write_text("# Index\n\n[a](nothing.md) [b](extra.md#nowhere) [c](staging.md)\n")
+    (pages / "extra.md").write_text("# Extra\n")
+    words = line.replace("$ROOT/scripts", str(settings)).replace("$ROOT", str(ROOT)).replace("$target", str(tmp_path / "site"))
+    ran = subprocess.run(["bash", "-c", words.removeprefix("quietly ")], capture_output=True, text=True, check=False)
+    warnings = re.findall(r"^WARNING .*$", ran.stderr, re.MULTILINE)
+    assert ran.returncode == 1 and len([line for line in warnings if "nothing.md" in line or "#nowhere" in line]) == 2, ran.stderr
+    assert "- extra.md" in ran.stderr and "staging.md" not in ran.stderr
+
+
 @pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda page: page.name)
 def test_no_link_leads_out_of_the_site(page: Path) -> None:
     assert re.findall(r"\]\((\.\.?/[^)]*|/[^)]*)\)", page.read_text()) == []
+
+
+def test_the_first_page_leads_to_all_others() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", (FOLDER / "index.md").read_text()))
+    assert {page.name for page in FOLDER.glob("*.md")} - linked == {"index.md"}
