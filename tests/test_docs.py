@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import runpy
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from artifactmount.cli import COMMANDS
+from tests.docs.pages import EXPECTED
 
 ROOT = Path(__file__).parent.parent
-EXPECTED = runpy.run_path(str(ROOT / "scripts/site_hooks.py"))["EXPECTED"]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "artifactmount/docs").glob("*.md"))]
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)(?: \"[^\"]*\")?\)")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

@@ -67,7 +67,7 @@ class Stranger:
         """Credentials for a server in ~/.aws, for each profile that the pages name."""
         folder = self.home / ".aws"
         folder.mkdir()
-        profiles = ["default", "profile me", "profile ann", "profile bob"]
+        profiles = ["default", "profile me", "profile ann", "profile hospital"]
         keys = "aws_access_key_id = tester\naws_secret_access_key = made-up\nregion = us-east-1\n"
         (folder / "config").write_text("".join(f"[{name}]\nendpoint_url = {server.endpoint}\n{keys}" for name in profiles))
 
