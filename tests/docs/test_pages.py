@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,28 +36,28 @@ def buckets(page: str, found: list[Block]) -> set[str]:
     return {name for text in texts for name in re.findall(r"s3://([a-z0-9.-]+)", text)}
 
 
+def give_files(folder: Path, page: str) -> None:
+    """The files that a page takes for granted."""
+    for path, size in GIVEN.get(page, {}).items():
+        if not path.startswith("s3://"):
+            file = folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(random.Random(path).randbytes(size))
+
+
 @contextmanager
-def given(somebody: Stranger, page: str, names: set[str], request: pytest.FixtureRequest) -> Iterator[None]:
-    """What the page takes for granted; the buckets it names, which are gone again afterwards."""
-    numbers = random.Random(page)
-    server: Server | None = request.getfixturevalue("s3_server") if names else None
-    if server is not None:
-        somebody.configure_aws(server)
-        for name in names:
-            server.client.create_bucket(Bucket=name)
+def given_buckets(server: Server, page: str, names: set[str]) -> Iterator[None]:
+    """Buckets of these names, with the objects that a page takes for granted. The server is shared, so they go again."""
+    for name in names:
+        server.client.create_bucket(Bucket=name)
     try:
         for path, size in GIVEN.get(page, {}).items():
-            if path.startswith("s3://") and server is not None:
+            if path.startswith("s3://"):
                 bucket, _, key = path.removeprefix("s3://").partition("/")
-                server.client.put_object(Bucket=bucket, Key=key, Body=numbers.randbytes(size))
-            elif not path.startswith("s3://"):
-                file = somebody.folder / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(numbers.randbytes(size))
+                server.client.put_object(Bucket=bucket, Key=key, Body=random.Random(path).randbytes(size))
         yield
     finally:
-        for name in names if server is not None else ():
-            assert server is not None
+        for name in names:
             for key in server.keys(name):
                 server.client.delete_object(Bucket=name, Key=key)
             server.client.delete_bucket(Bucket=name)
@@ -67,12 +67,16 @@ def given(somebody: Stranger, page: str, names: set[str], request: pytest.Fixtur
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     found = [block for block in blocks(page.read_text()) if not block.word]
-    with stranger(tmp_path) as somebody, given(somebody, page.name, buckets(page.name, found), request):
-        try:
-            for block in found:
-                follow(somebody, page.name, block)
-        finally:
-            wandb.finish()
+    with ExitStack() as stack:
+        somebody = stack.enter_context(stranger(tmp_path))
+        give_files(somebody.folder, page.name)
+        if names := buckets(page.name, found):
+            server: Server = request.getfixturevalue("s3_server")
+            stack.enter_context(given_buckets(server, page.name, names))
+            somebody.configure_aws(server)
+        stack.callback(wandb.finish)
+        for block in found:
+            follow(somebody, page.name, block)
 
 
 def follow(somebody: Stranger, page: str, block: Block) -> None:
