@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
@@ -27,9 +28,11 @@ from artifactmount.config import read_config
 from artifactmount.errors import ArtifactError, LockedError, RefusedError
 from artifactmount.fuse import Operations
 from artifactmount.keys import Keyring
+from artifactmount.log_lines import formatter
+from artifactmount.metered import MeteredReader, meter_operations, meter_project, meter_store
+from artifactmount.metrics import Metrics, address_of
 from artifactmount.mountpoint import Record, check_allow_other, mount_at, prepare, within
 from artifactmount.namespace import Namespace
-from artifactmount.plain import PlainFormatter
 from artifactmount.private import make_folder
 from artifactmount.project import Project, open_store
 from artifactmount.reader import Hopper, Reader
@@ -51,6 +54,8 @@ class Mount:
     """What to mount where. `mountpoint` is absolute, links resolved; `budget` is the cache's, in bytes.
 
     `uid` and `gid`: whose the files are shown to be, of this process where None; `umask`: the permission bits they are shown without.
+    `source`: what mountinfo shows as mounted there; `noexec`: whether nothing may be run from it. `metrics`: where they are served
+    (`address_of`); nothing is counted where it is empty.
     """
 
     url: str
@@ -62,6 +67,10 @@ class Mount:
     uid: int | None = None
     gid: int | None = None
     umask: int = 0
+    source: str = "artifactmount"
+    noexec: bool = False
+    log_format: str = "text"
+    metrics: str = ""
 
     @property
     def record(self) -> Record:
@@ -83,7 +92,9 @@ def serve(mount: Mount, ready: Callable[[], None], keyring: Keyring) -> None:
         _check_roots(mount, store)
         cache, sources = Cache(mount.cache, mount.budget), Sources(Access.of(read_config(os.environ).references))
         try:
-            trio.run(_serve, Project(store, cache, mount.state_directory, keyring=keyring), sources, mount, ready)
+            with _metrics(mount, store, cache) as metrics:
+                project = Project(store, cache, mount.state_directory, keyring=keyring)
+                trio.run(_serve, project, sources, mount, ready, metrics)
         except BaseExceptionGroup as group:  # what leaves a nursery comes in groups, also when it is one
             ours = group.subgroup(ArtifactError)
             if ours is None:
@@ -92,6 +103,23 @@ def serve(mount: Mount, ready: Callable[[], None], keyring: Keyring) -> None:
         finally:
             sources.close()
             cache.close()
+
+
+@contextmanager
+def _metrics(mount: Mount, store: Store, cache: Cache) -> Iterator[Metrics | None]:
+    """What counts, while it is served; None where nobody asked. It comes first: where the port is taken nothing is mounted."""
+    if not mount.metrics:
+        yield None
+        return
+    address, metrics = address_of(mount.metrics), Metrics()
+    metrics.watch_cache(cache.usage)
+    meter_store(store, metrics)
+    port, end = metrics.serve(address)
+    try:
+        _log.info("metrics are at http://%s:%d/metrics", f"[{address.host}]" if ":" in address.host else address.host, port)
+        yield metrics
+    finally:
+        end()
 
 
 def _first(error: BaseException) -> BaseException:
@@ -111,11 +139,14 @@ def _check_roots(mount: Mount, store: Store) -> None:
             raise RefusedError(f"the {what} folder {path} and the mountpoint {mount.mountpoint} must lie apart")
 
 
-async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callable[[], None]) -> None:
+async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callable[[], None], metrics: Metrics | None) -> None:
     async with trio.open_nursery() as nursery:
         hopper, tree = Hopper(nursery), Tree(time.time_ns())
-        reader = Reader(project, hopper, sources)
+        reader = Reader(project, hopper, sources) if metrics is None else MeteredReader(project, hopper, sources, metrics)
         operations = Operations(tree, Namespace(project, tree, hopper), reader, hopper, project.cache)
+        if metrics is not None:
+            meter_project(project, metrics)
+            meter_operations(operations, metrics)
         operations.show_as(mount.uid, mount.gid, mount.umask)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:
@@ -141,8 +172,11 @@ async def _end_on_signal(signals: object, scope: trio.CancelScope) -> None:
 
 def _options(mount: Mount) -> set[str]:
     # No max_read: pyfuse3 cannot tell libfuse of it, and the kernel's then differs from libfuse's (EPROTO).
-    options = {"fsname=artifactmount", "subtype=artifactmount", "ro", "nosuid", "nodev", "default_permissions"}
-    return options | {"allow_other"} if mount.allow_other else options
+    # `mount -a` compares the source with fstab's: it would mount once more on top of one that is called otherwise.
+    source = re.sub(r"([\\,])", r"\\\1", mount.source)  # libfuse reads the options as one text, with commas between
+    options = {f"fsname={source}", "subtype=artifactmount", "ro", "nosuid", "nodev", "default_permissions"}
+    wanted = {"allow_other": mount.allow_other, "noexec": mount.noexec}
+    return options | {name for name, asked in wanted.items() if asked}
 
 
 def _raise_read_ahead(mountpoint: str) -> None:
@@ -226,10 +260,10 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def log_to(stream: object) -> None:
-    """Send warnings, and what the daemon tells of itself, to a stream, a line each."""
+def log_to(stream: object, form: str = "text") -> None:
+    """Send warnings, and what the daemon tells of itself, to a stream, a line each; `form` as in log_lines.FORMATS."""
     lines = logging.StreamHandler(stream)  # type: ignore[call-overload]
-    lines.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    lines.setFormatter(formatter(form))
     logging.basicConfig(level=logging.INFO, handlers=[lines])
     for chatty in ("botocore", "boto3", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -242,7 +276,7 @@ def _raise_open_files() -> None:
 
 
 def _main(pipe: int, mount: Mount, keyring: Keyring) -> int:
-    log_to(sys.stderr)
+    log_to(sys.stderr, mount.log_format)
 
     def ready() -> None:
         _log.info("%s is mounted at %s (process %d)", mount.url, mount.mountpoint, os.getpid())

@@ -203,3 +203,13 @@ def errno_of(error: BaseException) -> int:
     if isinstance(error, ArtifactError):
         return error.errno
     return errno.EIO
+
+
+def errno_name(number: int) -> str:
+    """`ENOENT` for 2; "other" for what has no name."""
+    return errno.errorcode.get(number, "other")
+
+
+def is_disconnected(error: OSError) -> bool:
+    """Whether a mount said that its daemon is gone ("Transport endpoint is not connected")."""
+    return error.errno == errno.ENOTCONN

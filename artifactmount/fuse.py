@@ -60,10 +60,10 @@ def answered(handler: Handler[P, R]) -> Handler[P, R]:
             raise
         except ArtifactError as error:
             if isinstance(error, (StoreError, CorruptError)) and handler.__name__ != "read":  # `read` has said which file
-                _log.error("%s: %s", handler.__name__, error)
+                _log.error("%s: %s", handler.__name__, error, extra={"operation": handler.__name__})
             raise FUSEError(errno_of(error)) from None
         except Exception as error:  # noqa: BLE001 - the kernel gets EIO, the log the traceback
-            _log.exception("%s failed", handler.__name__)
+            _log.exception("%s failed", handler.__name__, extra={"operation": handler.__name__})
             raise FUSEError(errno_of(error)) from None
 
     return answer

@@ -54,7 +54,7 @@ class _Flight:
 
 
 @dataclass(slots=True)
-class _OpenFile:
+class OpenFile:
     """The pieces of a file that is being read, and how it is being read."""
 
     slot: RunSlot
@@ -136,7 +136,7 @@ class Reader:
         self._project, self._hopper = project, hopper
         self._blocks = Blocks(project.cache, sources or Sources(Access(())))
         self._fetchers: dict[str, Fetcher] = {}
-        self._files: OrderedDict[File, _OpenFile] = OrderedDict()
+        self._files: OrderedDict[File, OpenFile] = OrderedDict()
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
         self._held = 0
         self._missed: OrderedDict[tuple[str, PackId], None] = OrderedDict()
@@ -170,19 +170,19 @@ class Reader:
         pieces = self._open_file(file).pieces
         return all(pieces.name(index) in self._memory or pieces.has(index) for index in range(len(pieces)))
 
-    def _open_file(self, file: File) -> _OpenFile:
+    def _open_file(self, file: File) -> OpenFile:
         opened = self._files.get(file)
         if opened is None:
             slot = file.slot
             pieces = pieces_of(slot.run, file.row, self._fetcher(slot.artifact), partial(self._state, slot.artifact), self._blocks)
-            opened = self._files[file] = _OpenFile(slot, file.row, pieces)
+            opened = self._files[file] = OpenFile(slot, file.row, pieces)
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
         else:
             self._files.move_to_end(file)
         return opened
 
-    async def _piece(self, opened: _OpenFile, index: int) -> bytes:
+    async def _piece(self, opened: OpenFile, index: int) -> bytes:
         name = opened.pieces.name(index)
         content = self._memory.get(name)
         if content is not None:
@@ -197,7 +197,8 @@ class Reader:
         except ArtifactError as error:
             if str(error) != opened.said:  # the kernel asks for one piece several times, and programs try again
                 opened.said = str(error)
-                _log.error("%s:v%d %s: %s", opened.slot.artifact, opened.slot.version.n, _show(opened), error)
+                where = {"artifact": opened.slot.artifact, "version": f"v{opened.slot.version.n}", "path": _show(opened)}
+                _log.error("%s:%s %s: %s", *where.values(), error, extra=where)
             self._remember_failure(name, begin, error)
             raise
         self._remember(name, content)
@@ -210,14 +211,13 @@ class Reader:
         if now - begin > _LONG and isinstance(error, StoreError | SourceError):
             self._failed[name] = (now + _MOMENT, error)
 
-    async def _miss(self, opened: _OpenFile, index: int, name: bytes) -> bytes:
-        """A piece that is not in memory: from the cache, which answers at once; else from where it lies.
-
-        One miss fetches a chunk alone; a second one in the same pack brings the whole pack, because its neighbours are wanted, too.
-        """
+    async def _miss(self, opened: OpenFile, index: int, name: bytes) -> bytes:
+        """A piece that is not in memory: from the cache, which answers at once; else from where it lies."""
         cached = opened.pieces.cached(index)
-        if cached is not None:
-            return cached
+        return await self._fetch(opened, index, name) if cached is None else cached
+
+    async def _fetch(self, opened: OpenFile, index: int, name: bytes) -> bytes:
+        """One miss fetches a chunk alone; a second one in the same pack brings the whole pack, because its neighbours are wanted, too."""
         artifact, pack = opened.slot.artifact, opened.pieces.pack(index)
         if pack is not None:
             alone = self._hopper.is_under_way(("piece", name))  # the kernel asks for one piece in several requests at once
@@ -254,7 +254,7 @@ class Reader:
                 self._held -= len(self._memory.popitem(last=False)[1])
 
     # -- ahead of a sequential reader ----------------------------------------------------------------------------------------------
-    def _read_ahead(self, opened: _OpenFile, offset: int, end: int, last: int) -> None:
+    def _read_ahead(self, opened: OpenFile, offset: int, end: int, last: int) -> None:
         """Where reading goes on, fetch what comes next: a window that doubles with every piece, and closes when the reader jumps.
 
         Never more than half of the memory where pieces go to memory, so that what was fetched ahead is not dropped before it is read.
@@ -275,7 +275,7 @@ class Reader:
             self._fetch_ahead(opened, index)
         opened.asked = max(stop, opened.asked)
 
-    def _fetch_ahead(self, opened: _OpenFile, index: int) -> None:
+    def _fetch_ahead(self, opened: OpenFile, index: int) -> None:
         pieces, artifact = opened.pieces, opened.slot.artifact
         name, pack = pieces.name(index), pieces.pack(index)
         if name in self._memory:
@@ -295,5 +295,5 @@ class Reader:
         return content
 
 
-def _show(opened: _OpenFile) -> str:
+def _show(opened: OpenFile) -> str:
     return show_path(opened.slot.run.path(opened.row))

@@ -23,7 +23,8 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 ORDER: tuple[tuple[str, ...], ...] = (
     ("version",),
     ("errors",),
-    ("private", "plain"),
+    ("private", "plain", "notify", "mount_options"),
+    ("log_lines",),
     ("config", "mountpoint"),
     ("digest", "ranges", "sealed"),
     ("pack", "acts", "rows"),
@@ -53,6 +54,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("reader",),
     ("namespace",),
     ("fuse",),
+    ("metrics",),
+    ("metered",),
     ("daemon",),
     ("api", "api.*"),
     ("", "wandb"),
@@ -63,7 +66,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
 # Who may import a library. The AWS SDK's stubs are the SDK, as far as knowing it goes.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "trio": ("reader", "fuse", "daemon"),
-    "pyfuse3": ("fuse", "daemon"),
+    "pyfuse3": ("fuse", "metered", "daemon"),
+    "prometheus_client": ("metrics",),
     "boto3": ("store.s3", "sources.s3"),
     "botocore": ("store.s3", "sources.s3", "kms"),
     "mypy_boto3_s3": ("store.s3", "sources.s3"),
@@ -74,7 +78,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 
 # What may be imported inside a function, and where: boto3 takes longer to import than most commands take to run, and a command
 # of the command line loads only what it uses; so does who imports the package and not its Python API; cryptography is for encrypted
-# projects only. Everything else would be a cycle in hiding.
+# projects only, and the Prometheus library for who asks for metrics. Everything else would be a cycle in hiding.
 LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "boto3*"),
     ("store.s3", "botocore*"),
@@ -84,6 +88,7 @@ LAZY: tuple[tuple[str, str], ...] = (
     ("sources.web", "urllib3*"),
     ("sources.web", "urllib.request*"),
     ("progress", "tqdm*"),
+    ("metrics", "prometheus_client*"),
     ("crypto", "cryptography*"),
     ("keys", "cryptography*"),
     ("", f"{PACKAGE}.api*"),

@@ -101,6 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from artifactmount.errors import ArtifactError
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if _is_of_mount(given):
+        from artifactmount.cli.fstab import main as mount
+
+        return mount(given)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
@@ -109,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
-        result = group.main(args=arguments, prog_name="artifactmount", standalone_mode=False)
+        result = group.main(args=given, prog_name="artifactmount", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
@@ -135,6 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - a bug; still one line
         return _fail(f"internal error: {type(error).__name__}: {error} (ARTIFACTMOUNT_DEBUG=1 shows where)", _INTERNAL)
     return int(result or 0)
+
+
+def _is_of_mount(arguments: Sequence[str]) -> bool:
+    """Whether mount.fuse3 runs this, as `artifactmount SOURCE MOUNTPOINT -o OPTIONS`: it does where its own helper is not installed."""
+    return len(arguments) >= 3 and arguments[2] == "-o" and arguments[0][:1] != "-" and arguments[0] not in COMMANDS
 
 
 def _is_of_printing(error: OSError) -> bool:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import sys
+from functools import partial
 
 import click
 
 from artifactmount.cli.settings import Settings, named
-from artifactmount.errors import LockedError, UsageError
+from artifactmount.errors import LockedError
 from artifactmount.keys import Keyring
+from artifactmount.log_lines import FORMATS
+from artifactmount.metrics import address_of
+from artifactmount.mount_options import umask_of
 from artifactmount.mountpoint import Record, locate
 from artifactmount.mountpoint import unmount as unmount_at
+from artifactmount.notify import notify
 from artifactmount.project import absolute
 
+_log = logging.getLogger(__name__)
+
 _LARGEST_ID = (1 << 32) - 2  # the one above means "no change" to chown(2)
-_OCTAL = re.compile(r"0?[0-7]{1,3}")
 
 
 @click.command(epilog="Example: mkdir -p ~/mnt && artifactmount mount ~/mnt && ls ~/mnt/animals/latest/")
@@ -25,8 +31,22 @@ _OCTAL = re.compile(r"0?[0-7]{1,3}")
 @click.option("--uid", type=click.IntRange(0, _LARGEST_ID), metavar="N", help="Show the files as this user's. Default: yours.")
 @click.option("--gid", type=click.IntRange(0, _LARGEST_ID), metavar="N", help="Show the files as this group's. Default: yours.")
 @click.option("--umask", metavar="OCTAL", default="0", help="Show the files without these permission bits, e.g. 027.")
+@click.option("--log-format", type=click.Choice(FORMATS), default="text", help="What the log looks like: text, or a JSON object a line.")
+@click.option(
+    "--metrics", metavar="[HOST:]PORT", default="", help="Serve metrics for Prometheus there, to this machine alone without HOST."
+)
 @click.pass_obj
-def mount(settings: Settings, mountpoint: str, foreground: bool, allow_other: bool, uid: int | None, gid: int | None, umask: str) -> None:
+def mount(
+    settings: Settings,
+    mountpoint: str,
+    foreground: bool,
+    allow_other: bool,
+    uid: int | None,
+    gid: int | None,
+    umask: str,
+    log_format: str,
+    metrics: str,
+) -> None:
     """Show every version of every artifact as read-only folders.
 
     MOUNTPOINT/ARTIFACT/vN/… are the files; latest and aliases are links; MOUNTPOINT/ARTIFACT:ALIAS works, too. New versions appear by
@@ -35,12 +55,24 @@ def mount(settings: Settings, mountpoint: str, foreground: bool, allow_other: bo
     """
     from artifactmount.daemon import Mount, leave, log_to, serve, start
 
-    bits = _umask(umask)
-    at = locate(named(mountpoint, "MOUNTPOINT"))
-    what = Mount(absolute(settings.url), settings.cache_path, settings.budget, at, settings.state_directory, allow_other, uid, gid, bits)
+    if metrics:
+        address_of(metrics)
+    what = Mount(
+        absolute(settings.url),
+        settings.cache_path,
+        settings.budget,
+        locate(named(mountpoint, "MOUNTPOINT")),
+        settings.state_directory,
+        allow_other,
+        uid,
+        gid,
+        umask_of(umask),
+        log_format=log_format,
+        metrics=metrics,
+    )
     if foreground:
-        log_to(sys.stderr)
-        serve(what, lambda: print(f"{what.url} is mounted at {what.mountpoint}; ^C unmounts", file=sys.stderr), settings.keyring)
+        log_to(sys.stderr, log_format)
+        serve(what, partial(_tell, what.url, what.mountpoint, log_format), settings.keyring)
         leave(0)
     else:
         try:
@@ -52,11 +84,14 @@ def mount(settings: Settings, mountpoint: str, foreground: bool, allow_other: bo
             start(what, Keyring(passphrase=ask(), insists=True))  # the daemon has no terminal to ask on
 
 
-def _umask(text: str) -> int:
-    """The bits of an octal number such as 027. Raises UsageError."""
-    if not _OCTAL.fullmatch(text):
-        raise UsageError(f"not a umask: {text!r}; write an octal number such as 022 or 077")
-    return int(text, 8)
+def _tell(url: str, mountpoint: str, log_format: str) -> None:
+    """Who waits for it in the foreground: somebody at a terminal, or the service manager."""
+    said = f"{url} is mounted at {mountpoint}"
+    if log_format == "text":
+        print(f"{said}; ^C unmounts", file=sys.stderr)
+    else:
+        _log.info("%s", said)
+    notify("READY=1", f"STATUS={said}")
 
 
 @click.command(epilog="Example: artifactmount umount ~/mnt")
