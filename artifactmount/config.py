@@ -40,7 +40,7 @@ def read_config(environment: Mapping[str, str]) -> Config:
 
     Raises UsageError for a file that cannot be understood, RefusedError for one that other users may read or write.
     """
-    path = os.path.join(base_folder(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
+    path = config_path(environment)
     try:
         fields = tomllib.loads(read_file(path, _LIMIT).decode())
         _check_words(fields, _WORDS, "it")
@@ -49,6 +49,11 @@ def read_config(environment: Mapping[str, str]) -> Config:
         return Config()
     except (ValueError, OSError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
+
+
+def config_path(environment: Mapping[str, str]) -> str:
+    """Where the config file is looked for."""
+    return os.path.join(base_folder(environment, "XDG_CONFIG_HOME", ".config"), "artifactmount", "config.toml")
 
 
 def _check_words(fields: Mapping[str, Any], known: frozenset[str], where: str) -> None:

@@ -49,6 +49,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("snapshot", "refer", "vendor", "describe", "target", "alias", "sizes", "delete", "history", "difference", "download", "verify"),
     ("compare",),
     ("policy", "protection"),
+    ("doctor",),
+    ("doctor.*",),
     ("tree", "pieces"),
     ("stream",),
     ("reader",),
