@@ -34,7 +34,7 @@ from artifactmount.store.s3 import S3Store
 
 #: Seconds. S3 refuses what was signed more than 15 minutes ago, or in 15 minutes' time.
 _SKEW, _REFUSED_SKEW = 60, 900
-_EXPIRED = re.compile(r"ExpiredToken|expired|SSO", re.IGNORECASE)
+_EXPIRED = re.compile(r"ExpiredToken|\bexpired\b|\bSSO\b")
 
 
 def project(settings: Settings, cache: Cache) -> Iterator[Finding]:
@@ -108,7 +108,7 @@ def _reach(store: Store) -> tuple[Finding, ArtifactError | None]:
 
 def _refused(store: Store, error: ArtifactError) -> Finding:
     said = str(error)
-    if _EXPIRED.search(said):
+    if _EXPIRED.search(said) and not isinstance(error, UnreachableError):  # a certificate may have expired, too
         return problem(
             "credentials", said, "they have expired: sign in again (aws sso login), or renew what is in AWS_PROFILE or the variables"
         )
