@@ -107,7 +107,7 @@ def _wanted(source: str, mountpoint: str, options: Sequence[str], *, sloppy: boo
             raise UsageError("versions are read-only: mount with -o ro (mount(8) means rw where nothing is said)")
         elif option == "remount":
             raise UsageError("a mount cannot be changed: umount it, and mount it again")
-        elif name in OPTIONS:
+        elif name in _NUMBERS + _TEXTS:
             raise UsageError(f"the option {name} takes a value: {name}=…")
         elif not sloppy:
             raise UsageError(f"unknown mount option: {option!r}; docs/machines.md lists those that are known")

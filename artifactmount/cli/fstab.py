@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from artifactmount.cli.settings import Settings
-from artifactmount.daemon import Mount, start
 from artifactmount.errors import ArtifactError, UsageError
 from artifactmount.metrics import address_of
 from artifactmount.mount_options import Wanted, parse_arguments, parse_environment
@@ -39,9 +38,6 @@ class Code(IntEnum):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Mount in the background; returns one of Code."""
     given = sys.argv[1:] if arguments is None else arguments
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(PlainFormatter("mount.fuse.artifactmount: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     try:
         wanted = parse_arguments(given)
         if not wanted.fake:
@@ -65,6 +61,11 @@ def _fail(message: str, code: Code) -> int:
 
 
 def _mount(wanted: Wanted) -> None:
+    from artifactmount.daemon import Mount, start
+
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(PlainFormatter("mount.fuse.artifactmount: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     if wanted.env_file:
         os.environ.update(_variables(wanted.env_file))
     if wanted.profile:
