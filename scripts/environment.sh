@@ -40,6 +40,7 @@ missing_packages() { # run|test
     command -v rsync >/dev/null || echo rsync
     command -v getfattr >/dev/null || echo attr
     command -v strace >/dev/null || echo strace
+    command -v systemd-analyze >/dev/null || echo systemd
   fi
 }
 

@@ -67,7 +67,7 @@ def test_missing_packages_are_named_when_they_cannot_be_installed(tmp_path: Path
     """On a PATH with nothing of what is needed, and no apt-get either."""
     ran = bash("-c", f'source "{ROOT}/scripts/environment.sh"; PATH="{tmp_path}"; install_packages test')
     assert ran.returncode == 1
-    for name in ("python3-venv", "fuse3", "gcc", "pkg-config", "libfuse3-dev", "rsync", "attr", "strace"):
+    for name in ("python3-venv", "fuse3", "gcc", "pkg-config", "libfuse3-dev", "rsync", "attr", "strace", "systemd"):
         assert name in ran.stderr.split("sudo apt-get install ")[1]
 
 

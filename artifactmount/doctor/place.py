@@ -112,6 +112,8 @@ def _refused(store: Store, error: ArtifactError) -> Finding:
         return problem(
             "credentials", said, "they have expired: sign in again (aws sso login), or renew what is in AWS_PROFILE or the variables"
         )
+    if "RequestTimeTooSkewed" in said:
+        return problem("credentials", said, "they are as old as this machine's clock says; set the clock (below)")
     if isinstance(error, DeniedError):
         if isinstance(store, FolderStore):
             return problem("project", said, f"ask its owner for the right to read {store.path}")
