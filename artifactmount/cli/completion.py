@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from artifactmount.cli import SHELL_ASKS
 from artifactmount.cli.settings import Settings
 from artifactmount.errors import ArtifactError
 from artifactmount.pins import Pins
@@ -24,7 +23,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     made = get_completion_class(shell)
     assert made is not None
-    print(made(ctx.find_root().command, {}, "artifactmount", SHELL_ASKS).source())
+    print(made(ctx.find_root().command, {}, "artifactmount", "_ARTIFACTMOUNT_COMPLETE").source())
 
 
 class _ArtifactName(click.types.StringParamType):

@@ -16,7 +16,7 @@ from artifactmount.doctor import Finding, State, machine, place, problem
 from artifactmount.errors import ArtifactError
 
 
-@click.command(epilog="Example: artifactmount --project s3://my-bucket/vision doctor")
+@click.command(epilog="Example: artifactmount doctor || echo 'something has to be mended first'")
 @json_option
 @click.pass_obj
 def doctor(settings: Settings, as_json: bool) -> int:
