@@ -9,6 +9,8 @@ from urllib.parse import unquote
 import pytest
 
 from artifactmount.cli import COMMANDS
+from artifactmount.log_lines import FIELDS
+from artifactmount.mount_options import OPTIONS
 from tests.docs.pages import EXPECTED
 
 ROOT = Path(__file__).parent.parent
@@ -48,3 +50,9 @@ def test_no_document_names_a_file_of_the_package_that_is_gone() -> None:
     for document in DOCUMENTS:
         for path in re.findall(r"`((?:artifactmount|scripts|tests)/[\w./-]+)`", document.read_text()):
             assert (ROOT / path).exists(), f"{document.name}: {path}"
+
+
+def test_every_mount_option_and_log_field_is_documented() -> None:
+    page = (ROOT / "artifactmount/docs/machines.md").read_text()
+    for name in (*OPTIONS, *FIELDS):
+        assert re.search(rf"`{name}[=`]", page), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from artifactmount.cache import Usage
 from artifactmount.errors import KeyMissingError, RefusedError, UnreachableError, UsageError
 from artifactmount.metered import MeteredReader, meter_project, meter_store
 from artifactmount.metrics import Address, Metrics, address_of
@@ -99,3 +101,20 @@ def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(RefusedError, match=r"pip install 'artifactmount\[metrics\]'"):
         Metrics()
+
+
+def test_the_documents_name_every_metric_and_label() -> None:
+    """And no other."""
+    page = (Path(__file__).parent.parent.parent / "artifactmount/docs/machines.md").read_text()
+    rows = re.findall(r"^\| `(artifactmount_\w+)` \| ([^|]*)\|", page, re.MULTILINE)
+    metrics = Metrics()
+    metrics.watch_cache(lambda: Usage(0, 0, 0))
+    for counted in (metrics.errors, metrics.lookups, metrics.looked, metrics.fetched, metrics.fetched_bytes, metrics.store):
+        counted.labels(*"xy"[: len(counted._labelnames)])
+    for counted in (metrics.requests, metrics.refreshes):
+        counted.labels("x")
+    served = {}
+    for family in metrics.registry.collect():
+        name = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        served[family.name + name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == {n: s for n, s in served.items() if n[:8] != "process_"}
