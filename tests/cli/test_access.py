@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -339,6 +340,24 @@ def test_an_admin_leaves_no_old_version_in_a_bucket_that_keeps_them(judge: Cloud
     user_of(judge, owner, grant, tmp_path / "admin").run("delete", "animals", "--all", "--yes")
     left = [key for key in judge.server.versions(bucket_of(owner)) if "/animals/" in key]
     assert left and not [key for key in left if "/data/" in key]
+
+
+def test_doctor_changes_nothing_and_tells_a_reader_from_who_may_do_nothing(judge: Cloud, tmp_path: Path) -> None:
+    owner = project_of(judge, tmp_path / "owner")
+    before = holds(judge, owner)
+
+    def checks(grant: str) -> dict[str, tuple[str, str]]:
+        ran = user_of(judge, owner, grant, tmp_path / grant).inside("doctor", "--json")
+        return {finding["check"]: (finding["state"], finding["found"]) for finding in ran.json}
+
+    reader, writer = checks("reader"), checks("writer")
+    assert reader["create"][0] == writer["create"][0] == "ok"
+    assert "may read and not write" in reader["create"][1] and "refuses to overwrite" in writer["create"][1]
+    of_another = json.loads(owner.run("policy", "reader").out.replace(bucket_of(owner), "another-bucket"))
+    stranger = quick(tmp_path / "stranger", bucket_of(owner), judge.new_user(of_another))
+    ran = stranger.inside("doctor", "--json")
+    assert ran.code == 1 and ("credentials", "problem") in {(finding["check"], finding["state"]) for finding in ran.json}
+    assert holds(judge, owner) == before
 
 
 def test_a_writer_leaves_the_trash_for_an_admin(judge: Cloud, tmp_path: Path) -> None:
