@@ -86,7 +86,7 @@ def parse_arguments(arguments: Sequence[str]) -> Wanted:
 def _split(options: str) -> list[str]:
     """At commas; a comma of a value has a backslash before it, or stands in double quotes, as mount(8) has it."""
     found = re.findall(r'(?:[^,"\\]|\\.|"[^"]*"|["\\])+', options)
-    return [re.sub(r'\\(.)|"([^"]*)"', lambda match: match[1] or match[2] or "", option) for option in found]
+    return [re.sub(r'\\([,\\"])|"([^"]*)"', lambda match: match[1] or match[2] or "", option) for option in found]
 
 
 def _wanted(source: str, mountpoint: str, options: Sequence[str], *, sloppy: bool, fake: bool) -> Wanted:

@@ -23,8 +23,8 @@ def doctor(settings: Settings, as_json: bool) -> int:
     """Look for what is wrong with this machine and the project, and say how to mend it.
 
     A line for each thing that is looked at: ok, warning or problem; and below it what to do. Exit code 1 when there is a problem. It makes
-    empty files in the folders of cache and state, and removes them; and it tries to create project.json again with the bytes it has, which
-    a good store refuses. Nothing else is written, and nothing is mended by itself.
+    unnamed files in the folders of cache and state, gone at once; and it tries to create project.json again with the bytes it has, which a
+    good store refuses. Nothing else is written.
     """
     logging.basicConfig(level=logging.CRITICAL)  # what is wrong comes as a finding
     found: list[Finding] = []

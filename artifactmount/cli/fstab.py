@@ -79,14 +79,14 @@ def _mount(wanted: Wanted) -> None:
         settings.budget,
         locate(wanted.mountpoint),
         settings.state_directory,
-        wanted.allow_other,
-        wanted.uid,
-        wanted.gid,
-        wanted.umask,
-        wanted.source,
-        wanted.noexec,
-        wanted.log_format,
-        wanted.metrics,
+        allow_other=wanted.allow_other,
+        uid=wanted.uid,
+        gid=wanted.gid,
+        umask=wanted.umask,
+        source=wanted.source,
+        noexec=wanted.noexec,
+        log_format=wanted.log_format,
+        metrics=wanted.metrics,
     )
     start(what, settings.keyring)
 

@@ -72,7 +72,12 @@ def folder(check: str, path: str, mend: str) -> Iterator[Finding]:
     except OSError as error:
         yield problem(check, f"{path} cannot be written to ({error.strerror})", mend)
         return
-    yield ok(check, f"{path} can be written to")
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o077:
+        mend = f"every command closes a folder that is the program's own, and this one, too; else: chmod 700 {path}"
+        yield warning(check, f"{path} is open to other users (mode {mode:03o})", mend)
+    else:
+        yield ok(check, f"{path} can be written to, by you alone")
 
 
 def disk(cache: Cache) -> Iterator[Finding]:

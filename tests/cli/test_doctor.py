@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from artifactmount.document import make_document
 from tests.cli.program import Program, in_bucket
 from tests.cli.trees import File, write
 from tests.encryption import plain_only
@@ -62,9 +63,11 @@ def test_files_and_folders_that_are_wrong(program: Program, tmp_path: Path) -> N
     config.touch(0o644)
     (tmp_path / "file").touch()
     program.environment["XDG_STATE_HOME"] = str(tmp_path / "file")
+    Path(program.environment["ARTIFACTMOUNT_CACHE"]).mkdir(mode=0o755)
     found = findings(program, "--cache-size", "100000T", code=1)
     assert found["config"]["state"] == "problem" and f"chmod 600 {config}" in found["config"]["found"]
     assert found["state"]["state"] == "problem" and "XDG_STATE_HOME" in found["state"]["mend"]
+    assert found["cache"]["state"] == "warning" and "mode 755" in found["cache"]["found"]
     assert found["cache space"]["state"] == "warning" and "--cache-size" in found["cache space"]["mend"]
     text = program.inside("doctor").out.splitlines()
     at = next(number for number, line in enumerate(text) if line.startswith("problem  config: "))
@@ -94,6 +97,7 @@ class _Endpoint(ThreadingHTTPServer):
 
     daemon_threads = True
     status, code, ahead = 404, "NoSuchKey", 0.0
+    document = b""  # project.json, where there is one
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -105,14 +109,24 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The answer to anything."""
+        if self.server.document and self.path.endswith("/project.json"):
+            return self._answer(200, self.server.document)
         body = f"<?xml version='1.0'?><Error><Code>{self.server.code}</Code><Message>No.</Message></Error>".encode()
-        self.send_response(self.server.status)
+        return self._answer(self.server.status, body)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's own name
+
+    def do_PUT(self) -> None:
+        """It takes everything, whatever the condition."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, b"")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-    do_HEAD = do_GET  # noqa: N815 - http.server's own name
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -154,3 +168,14 @@ def test_credentials_that_have_expired(tmp_path: Path) -> None:
         server.status, server.code = 400, "ExpiredToken"
         found = findings(program, code=1)
     assert found["credentials"]["state"] == "problem" and "sign in again" in found["credentials"]["mend"]
+
+
+def test_a_store_that_overwrites(tmp_path: Path) -> None:
+    program = Program(tmp_path, "s3://bucket/x")
+    with endpoint(program) as server:
+        server.document = make_document("0" * 32, None)
+        found = findings(program, code=1)
+    assert (
+        found["create"]["state"] == "problem" and "If-None-Match" in found["create"]["found"] and "Which stores" in found["create"]["mend"]
+    )
+    assert found["key"]["state"] == "ok"
