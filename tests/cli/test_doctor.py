@@ -22,10 +22,11 @@ from tests.store.servers import Server
 pytestmark = plain_only
 
 
-def findings(program: Program, *options: str, code: int = 0) -> dict[str, dict[str, str]]:
+def findings(program: Program, *options: str) -> dict[str, dict[str, str]]:
     """What `doctor` finds, by what it looked at; what is left of other tests' mounts on this machine is not looked at."""
     ran = program.inside(*options, "doctor", "--json")
-    assert (ran.code, ran.err) == (code, ""), ran.out + ran.err
+    assert ran.err == ""
+    assert ran.code == int(any(found["state"] == "problem" for found in ran.json))
     return {found["check"]: found for found in ran.json if found["check"] not in ("mounts", "read-ahead")}
 
 
@@ -64,7 +65,7 @@ def test_files_and_folders_that_are_wrong(program: Program, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     program.environment["XDG_STATE_HOME"] = str(tmp_path / "file")
     Path(program.environment["ARTIFACTMOUNT_CACHE"]).mkdir(mode=0o755)
-    found = findings(program, "--cache-size", "100000T", code=1)
+    found = findings(program, "--cache-size", "100000T")
     assert found["config"]["state"] == "problem" and f"chmod 600 {config}" in found["config"]["found"]
     assert found["state"]["state"] == "problem" and "XDG_STATE_HOME" in found["state"]["mend"]
     assert found["cache"]["state"] == "warning" and "mode 755" in found["cache"]["found"]
@@ -76,7 +77,7 @@ def test_files_and_folders_that_are_wrong(program: Program, tmp_path: Path) -> N
 
 def test_a_key_that_is_missing(program: Program, tmp_path: Path) -> None:
     assert program.inside("init", "--encrypt", "--key-file", tmp_path / "key").code == 0
-    found = findings(program, code=1)
+    found = findings(program)
     assert found["project"]["state"] == "ok" and found["key"]["state"] == "problem" and "--key-file" in found["key"]["mend"]
     assert "opens the project" in findings(program, "--key-file", str(tmp_path / "key"))["key"]["found"]
 
@@ -87,9 +88,9 @@ def test_a_bucket_that_keeps_what_is_deleted(s3_server: Server, tmp_path: Path) 
     s3_server.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     found = findings(program)
     assert found["versioning"]["state"] == "warning" and "without versioning" in found["versioning"]["mend"]
-    none = findings(program, "--project", f"s3://{bucket}/elsewhere", code=1)["project"]
+    none = findings(program, "--project", f"s3://{bucket}/elsewhere")["project"]
     assert none["mend"] == f"artifactmount --project s3://{bucket}/elsewhere init"
-    assert "make the bucket" in findings(program, "--project", "s3://no-such-bucket-here/x", code=1)["project"]["mend"]
+    assert "make the bucket" in findings(program, "--project", "s3://no-such-bucket-here/x")["project"]["mend"]
 
 
 class _Endpoint(ThreadingHTTPServer):
@@ -156,7 +157,7 @@ def test_a_clock_that_is_wrong(tmp_path: Path, ahead: float, code: str, state: s
     program = Program(tmp_path, "s3://bucket/x")
     with endpoint(program) as server:
         server.status, server.code, server.ahead = 403, code, ahead
-        found = findings(program, code=1)
+        found = findings(program)
     clock = found["clock"]
     assert clock["state"] == state and ("behind" if ahead > 0 else "ahead of") in clock["found"] and "timedatectl" in clock["mend"]
     assert found["credentials"]["state"] == "problem" and mend in found["credentials"]["mend"]
@@ -166,7 +167,7 @@ def test_credentials_that_have_expired(tmp_path: Path) -> None:
     program = Program(tmp_path, "s3://bucket/x")
     with endpoint(program) as server:
         server.status, server.code = 400, "ExpiredToken"
-        found = findings(program, code=1)
+        found = findings(program)
     assert found["credentials"]["state"] == "problem" and "sign in again" in found["credentials"]["mend"]
 
 
@@ -174,7 +175,7 @@ def test_a_store_that_overwrites(tmp_path: Path) -> None:
     program = Program(tmp_path, "s3://bucket/x")
     with endpoint(program) as server:
         server.document = make_document("0" * 32, None)
-        found = findings(program, code=1)
+        found = findings(program)
     assert (
         found["create"]["state"] == "problem" and "If-None-Match" in found["create"]["found"] and "Which stores" in found["create"]["mend"]
     )
