@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from artifactmount.cli.fstab import main
-from tests.cli.program import in_bucket
+from tests.cli.program import Program, in_bucket
 from tests.encryption import plain_only
 from tests.fuse.mounts import Mount, Project, is_mounted, write
 from tests.store.servers import Server
@@ -29,7 +29,9 @@ _SECONDS = 60
 @pytest.fixture
 def animals(project: Project) -> Project:
     """A project with `animals:v0`."""
-    project.snapshot(write(project.root / "staging", {"cat.png": b"cat"}), "animals")
+    writer = Program(project.root / "writer", project.url)
+    writer.quick = True  # a process of its own would take as long as a mount
+    writer.snapshot(write(project.root / "staging", {"cat.png": b"cat"}), "animals")
     (project.root / "mnt").mkdir()
     return project
 
@@ -146,7 +148,8 @@ def test_without_its_own_helper_mount_fuse3_runs_the_program(animals: Project) -
         assert mount.ended()
 
 
-def test_a_failed_mount_is_32_and_leaves_nothing(animals: Project) -> None:
-    path = animals.root / "mnt"
-    assert "no project at" in run(animals, HELPER, animals.root / "none", path, "-o", "ro", code=32)
+def test_a_failed_mount_is_32_and_leaves_nothing(project: Project) -> None:
+    path = project.root / "mnt"
+    path.mkdir()
+    assert "no project at" in run(project, HELPER, project.root / "none", path, "-o", "ro", code=32)
     assert not is_mounted(path)

@@ -17,19 +17,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.program import Program
 from tests.encryption import plain_only
 from tests.fuse.mounts import Mount, Project, is_mounted, mounted, wait_until, write
 
 pytestmark = pytest.mark.needs_fuse
 
-DOG = random.Random(2).randbytes(3000)
+DOG, BAD = (random.Random(seed).randbytes(3000) for seed in (2, 3))
 _UNIT = Path(__file__).parent.parent.parent / "artifactmount/share/artifactmount@.service"
 
 
 @pytest.fixture
 def animals(project: Project) -> Project:
     """A project with `animals:v0`."""
-    project.snapshot(write(project.root / "staging", {"cat.png": b"cat", "dog.png": DOG}), "animals")
+    writer = Program(project.root / "writer", project.url)
+    writer.quick = True  # a process of its own would take as long as a mount
+    writer.snapshot(write(project.root / "staging", {"cat.png": b"cat", "dog.png": DOG, "bad.png": BAD}), "animals")
     (project.root / "mnt").mkdir()
     return project
 
@@ -62,23 +65,6 @@ def test_the_unit_says_when_it_is_ready_and_stops_cleanly(animals: Project) -> N
                 Mount(animals, path).take_away()
 
 
-@plain_only
-def test_the_log_as_json_names_what_is_wrong_where(animals: Project) -> None:
-    (pack,) = [pack for pack in animals.packs("animals") if DOG in pack.read_bytes()]
-    pack.chmod(0o600)
-    pack.write_bytes(pack.read_bytes().replace(DOG, DOG[::-1]))
-    with mounted(animals, after=("--log-format", "json")) as mount:
-        with pytest.raises(OSError, match="Input/output"):
-            (mount / "animals/v0/dog.png").read_bytes()
-        wait_until(lambda: "error" in mount.log)
-        lines = [json.loads(line) for line in mount.log.splitlines()]
-    assert {line["level"] for line in lines} == {"info", "error"}
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) and line["process"] == mount.pid for line in lines)
-    (error,) = [line for line in lines if line["level"] == "error"]
-    assert (error["artifact"], error["version"], error["path"]) == ("animals", "v0", "dog.png")
-    assert error["message"].startswith("animals:v0 dog.png: ")
-
-
 def scraped(mount: Mount) -> dict[str, float]:
     """Every number that a mount serves at the port which its log names."""
     address = re.search(r"http://(127\.0\.0\.1:\d+)/metrics", mount.log)
@@ -93,8 +79,12 @@ def scraped(mount: Mount) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines()) if name and name[0] != "#"}
 
 
-def test_metrics_are_served_while_it_is_mounted(animals: Project) -> None:
-    with mounted(animals, after=("--metrics", "0")) as mount:
+@plain_only
+def test_metrics_are_served_and_the_log_is_json(animals: Project) -> None:
+    (pack,) = [pack for pack in animals.packs("animals") if DOG in pack.read_bytes()]
+    pack.chmod(0o600)
+    pack.write_bytes(pack.read_bytes().replace(BAD, BAD[::-1]))
+    with mounted(animals, after=("--metrics", "0", "--log-format", "json")) as mount:
         assert (mount / "animals/latest/dog.png").read_bytes() == DOG
         with pytest.raises(OSError, match="No data"):
             os.getxattr(mount / "animals/v0", "user.artifactmount.none")
@@ -112,6 +102,16 @@ def test_metrics_are_served_while_it_is_mounted(animals: Project) -> None:
         assert any(re.fullmatch(r'artifactmount_build_info\{version="[^"]+"\}', name) for name in seen)
         labels = {label for name in seen for label in re.findall(r'(\w+)="', name)}
         assert labels == {"operation", "errno", "result", "source", "kind", "version", "le"}
+        with pytest.raises(OSError, match="Input/output"):
+            (mount / "animals/v0/bad.png").read_bytes()
+        wait_until(lambda: "error" in mount.log)
+        lines = [json.loads(line) for line in mount.log.splitlines()]
+        assert scraped(mount)['artifactmount_request_errors_total{errno="EIO",operation="read"}'] >= 1
+    assert {line["level"] for line in lines} == {"info", "error"}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) and line["process"] == mount.pid for line in lines)
+    (error,) = [line for line in lines if line["level"] == "error"]
+    assert (error["artifact"], error["version"], error["path"]) == ("animals", "v0", "bad.png")
+    assert error["message"].startswith("animals:v0 bad.png: ")
 
 
 def test_where_the_port_is_taken_nothing_is_mounted(animals: Project) -> None:
