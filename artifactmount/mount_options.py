@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from artifactmount.errors import UsageError
 
-#: For mount(8), systemd and others, or true of every mount of ours (it is always read-only, nosuid, nodev). `dev` and `suid` come from
-#: mount.fuse3 without anybody's asking for them.
-_OURS_ANYWAY = frozenset({"ro", "nosuid", "nodev", "dev", "suid", "exec", "default_permissions"})
+#: For mount(8), systemd and others, or true of every mount of ours (it is always read-only, nosuid, nodev). `rw` comes from mount(8), `dev`
+#: and `suid` from mount.fuse3, without anybody's asking for them; as a CD is, a version is mounted read-only then.
+_OURS_ANYWAY = frozenset({"ro", "rw", "nosuid", "nodev", "dev", "suid", "exec", "default_permissions"})
 _OF_MOUNT = frozenset({"defaults", "auto", "noauto", "nofail", "_netdev", "user", "users", "nouser", "owner", "group"})
 _OF_DISKS = frozenset({"sync", "async", "dirsync", "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime"})
 _OF_DISKS |= frozenset({"strictatime", "nostrictatime", "lazytime", "nolazytime"})
@@ -77,7 +77,7 @@ def parse_arguments(arguments: Sequence[str]) -> Wanted:
         else:
             places.append(argument)
     if len(places) != 2:
-        raise UsageError("a source and a mountpoint are needed: s3://bucket/prefix /mnt -o ro")
+        raise UsageError("a source and a mountpoint are needed: s3://bucket/prefix /mnt")
     if "" in places:
         raise UsageError("the source or the mountpoint is empty")
     return _wanted(places[0], places[1], options, sloppy="s" in switches, fake="f" in switches)
@@ -103,8 +103,6 @@ def _wanted(source: str, mountpoint: str, options: Sequence[str], *, sloppy: boo
             texts[name.replace("-", "_")] = value
         elif name in _NUMBERS and equals:
             numbers[name] = _number(name, value)
-        elif option == "rw":
-            raise UsageError("versions are read-only: mount with -o ro (mount(8) means rw where nothing is said)")
         elif option == "remount":
             raise UsageError("a mount cannot be changed: umount it, and mount it again")
         elif name in _NUMBERS + _TEXTS:

@@ -22,7 +22,7 @@ from artifactmount.private import read_file
 from artifactmount.project import absolute
 
 _ENVIRONMENT_LIMIT = 1 << 20
-_USAGE = "mount -t fuse.artifactmount s3://bucket/prefix /mnt -o ro,…"
+_USAGE = "mount -t fuse.artifactmount s3://bucket/prefix /mnt -o allow_other,…"
 
 
 class Code(IntEnum):
