@@ -212,7 +212,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         state = self._here.state(name)
         return {"name": name, "type": "directory", "size": 0, "mtime": max(map(_time, state.versions.values()))}
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Entry] | list[str]:
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """The entries of a folder, as `info` has them, or their names; of a file its own. A symlink in a version that leads to a folder, or
         nowhere, has the type "link" here, so that nothing that descends goes round in circles. Raises FileNotFoundError."""
         with _explained():

@@ -1,9 +1,9 @@
 """fsspec's own test suite over `artifactmount://`: the classes that only read.
 
-`AbstractGetTests` runs whole. Its fixtures, and one of its tests, write what is then read: here into a staging folder, of which the next read
-takes a snapshot. The other classes have no test that only reads: `AbstractOpenTests`, `AbstractPipeTests`, `AbstractPutTests` and
-`AbstractCopyTests` each write through the file system first, and versions cannot be written; `test_filesystem.py` tests that each such
-call is refused.
+`AbstractGetTests` runs whole. Its fixtures, and one of its tests, write what is then read: here into a staging folder, of which the next
+read takes a snapshot. No test of the other classes only reads: `AbstractOpenTests`, `AbstractPipeTests`, `AbstractPutTests` and
+`AbstractCopyTests` each write through the file system first, and versions cannot be written; `test_filesystem.py` tests that each such call
+is refused.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ class StagedFileSystem(ArtifactFileSystem):
             self._run.log_artifact(artifact)
         return super()._place(path)
 
-    def mkdir(self, path: str, *_: Any, **__: Any) -> None:
+    def mkdir(self, path: str, *_: Any, **__: Any) -> None:  # type: ignore[override]
         self._path(path).mkdir(parents=True)
 
-    def makedirs(self, path: str, *_: Any, **__: Any) -> None:
+    def makedirs(self, path: str, *_: Any, **__: Any) -> None:  # type: ignore[override]
         self._path(path).mkdir(parents=True, exist_ok=True)
 
-    def pipe(self, path: str, value: bytes) -> None:
+    def pipe(self, path: str, value: bytes) -> None:  # type: ignore[override]
         target = self._path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(value)
 
-    def touch(self, path: str, *_: Any, **__: Any) -> None:
+    def touch(self, path: str, *_: Any, **__: Any) -> None:  # type: ignore[override]
         self.pipe(path, b"")
 
-    def rm(self, path: str, *_: Any, **__: Any) -> None:
+    def rm(self, path: str, *_: Any, **__: Any) -> None:  # type: ignore[override]
         shutil.rmtree(self._path(path))
 
 
