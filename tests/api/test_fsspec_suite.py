@@ -30,7 +30,7 @@ class StagedFileSystem(ArtifactFileSystem):
 
     def _path(self, path: str) -> Path:
         self._changed = True
-        name, _, rest = self._strip_protocol(path).partition("/")
+        name, _, rest = str(self._strip_protocol(path)).partition("/")
         assert name == "written:latest"
         return self._staging / rest
 
