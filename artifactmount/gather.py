@@ -84,27 +84,13 @@ class _Group:
     pieces: list[_Wanted]
     whole: bool
 
-    def fetch(self) -> None:
-        first = self.pieces[0]
-        try:
-            contents = first.pieces.fetch_pack(first.index) if self.whole else {}
-        except ArtifactError as error:
-            for piece in self.pieces:
-                piece.fail(error)
-            return
-        for piece in self.pieces:
-            content = contents.get(piece.name)
-            if content is None:
-                piece.fetch()
-            else:
-                piece.give(content)
-
 
 class Gatherer:
     """Threads may share one; processes that were forked may not. It holds no bytes, only which packs were missed."""
 
     def __init__(self) -> None:
         self._missed: OrderedDict[tuple[str, PackId], None] = OrderedDict()
+        self._kept = True  # whether the cache takes in what a pack brings, as far as is known
 
     def read(self, slices: Sequence[Slice]) -> list[bytes | ArtifactError]:
         """The bytes of each slice, in order, or why it cannot be read. Beside the answers it holds 8 packs, or 8 pieces, at once."""
@@ -121,10 +107,10 @@ class Gatherer:
         groups = self._grouped(list(wanted.values()))
         if len(groups) > 1:
             with ThreadPoolExecutor(min(_PARALLEL, len(groups))) as pool:
-                list(pool.map(_Group.fetch, groups))
+                list(pool.map(self._fetch, groups))
         else:
             for group in groups:
-                group.fetch()
+                self._fetch(group)
         return [answer.whole for answer in answers]
 
     def _grouped(self, wanted: list[_Wanted]) -> list[_Group]:
@@ -138,8 +124,25 @@ class Gatherer:
             else:
                 packs.setdefault((piece.artifact, pack), []).append(piece)
         for key, together in packs.items():
-            groups.append(_Group(together, whole=len(together) > 1 or key in self._missed))
+            groups.append(_Group(together, whole=len(together) > 1 or (self._kept and key in self._missed)))
             self._missed[key] = None
         while len(self._missed) > _MISSES:
             self._missed.popitem(last=False)
         return groups
+
+    def _fetch(self, group: _Group) -> None:
+        first = group.pieces[0]
+        try:
+            contents = first.pieces.fetch_pack(first.index) if group.whole else {}
+        except ArtifactError as error:
+            for piece in group.pieces:
+                piece.fail(error)
+            return
+        if contents and not first.pieces.has(first.index):
+            self._kept = False  # then a pack is worth its bytes only to who wants several of its pieces now
+        for piece in group.pieces:
+            content = contents.get(piece.name)
+            if content is None:
+                piece.fetch()
+            else:
+                piece.give(content)

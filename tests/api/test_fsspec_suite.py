@@ -16,7 +16,8 @@ import pytest
 from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
 
 import artifactmount as am
-from artifactmount.filesystem import ArtifactFileSystem, Place
+from artifactmount.api.url import Place
+from artifactmount.filesystem import ArtifactFileSystem
 
 
 class StagedFileSystem(ArtifactFileSystem):
