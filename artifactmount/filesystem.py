@@ -1,8 +1,8 @@
 """The project as an fsspec file system: `artifactmount://animals:latest/cat.png`, for pandas, pyarrow, datasets, dask and their like.
 
 fsspec finds it by the entry point in pyproject.toml and imports this module when such a URL is first used; nothing else here imports it, so
-fsspec is an optional dependency. What is in a version is known to `api.stored`, what lies where in a URL is said here, and nothing is
-cached here but manifests of versions, which never change.
+fsspec is an optional dependency. What is in a version is known to `api.stored`, what a path means to `api.url`, and nothing is kept here
+but manifests of versions, which never change.
 
 Names are answered as they were asked for: below `animals:latest` they begin so, below `animals/latest`, which is how a mount shows it,
 they begin with that. Both lead to the same.
@@ -37,7 +37,7 @@ from artifactmount.gather import Gatherer, Slice
 from artifactmount.manifest import ROOT_ROW
 from artifactmount.names import number_of, resolve
 from artifactmount.pieces import Pieces
-from artifactmount.project import Project
+from artifactmount.project import Project, absolute
 from artifactmount.reference import Referent
 from artifactmount.rows import DEPTH_LIMIT, Kind, path_of
 from artifactmount.settings import Settings
@@ -77,10 +77,11 @@ class _Process:
         """The newest state of an artifact: one request. Raises NotFoundError where it has no version."""
         return self.project.existing(name)
 
-    def names(self) -> list[str]:
-        """All artifacts that have a version."""
+    def states(self) -> dict[str, State]:
+        """The newest states of all artifacts that have a version, by their names."""
         project = self.project
-        return [name for name in project.names() if project.refresh(name).versions]
+        states = {name: project.refresh(name) for name in project.names()}
+        return {name: state for name, state in states.items() if state.versions}
 
     def stored(self, place: Place) -> Stored:
         """The version at a place. What an alias means is asked each time; a version, of which this process has not heard that it was
@@ -130,7 +131,8 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._settings = Settings(project, cache, cache_size, key_file)
+        with _explained():  # another working directory must not make another project of it
+            self._settings = Settings(absolute(project) if project else project, cache, cache_size, key_file)
         self._process = _Process(self._settings)
 
     @property
@@ -159,7 +161,9 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         with _explained():
             place = self._place(path)
             if not place.version:
-                return self._artifact(place.artifact) if place.artifact else {"name": "", "type": "directory", "size": 0}
+                if not place.artifact:
+                    return {"name": "", "type": "directory", "size": 0}
+                return _artifact(place.artifact, self._here.state(place.artifact))
             stored = self._here.stored(place)
             row = stored.locate(place.path)
             entry = _entry(stored, place.name(place.path), row)
@@ -173,10 +177,6 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 entry["reference"] = Referent.decode(kept.run.target(kept.row)).uri
             return entry
 
-    def _artifact(self, name: str) -> Entry:
-        state = self._here.state(name)
-        return {"name": name, "type": "directory", "size": 0, "mtime": max(map(_time, state.versions.values()))}
-
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """The entries of a folder, as `info` has them, or their names; of a file its own. A symlink in a version that leads to a folder, or
         nowhere, has the type "link" here, so that nothing that descends goes round in circles. Raises FileNotFoundError."""
@@ -186,7 +186,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _listed(self, place: Place) -> list[Entry]:
         if not place.artifact:
-            return [self._artifact(name) for name in self._here.names()]
+            return [_artifact(name, state) for name, state in self._here.states().items()]
         if not place.version:
             return _versions(place.artifact, self._here.state(place.artifact))
         stored = self._here.stored(place)
@@ -355,6 +355,10 @@ def _raised(error: ArtifactError, raising: bool) -> OSError:
 
 def _time(version: Version) -> float:
     return datetime.fromisoformat(version.time).timestamp()
+
+
+def _artifact(name: str, state: State) -> Entry:
+    return {"name": name, "type": "directory", "size": 0, "mtime": max(map(_time, state.versions.values()))}
 
 
 def _versions(name: str, state: State) -> list[Entry]:

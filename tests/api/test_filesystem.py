@@ -265,7 +265,7 @@ def test_errors(files: ArtifactFileSystem, home: Path) -> None:
             files.open(path)
     with pytest.raises(NotImplementedError):
         files.modified("")
-    elsewhere = ArtifactFileSystem(str(home / "nowhere"))
+    elsewhere = ArtifactFileSystem("nowhere")  # of the working directory
     with pytest.raises(FileNotFoundError, match=r"no project at .*nowhere"):
         elsewhere.ls("")
     assert not (home / "nowhere").exists()
