@@ -148,11 +148,9 @@ def test_datasets(world: World) -> None:
 
 def python_with_torch() -> str | None:
     """An interpreter that has PyTorch: this one, or the system's."""
+    find = "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))"
     for python in (sys.executable, "/usr/bin/python3"):
-        done = (
-            subprocess.run([python, "-c", "import torch, PIL, numpy"], capture_output=True, check=False) if Path(python).exists() else None
-        )
-        if done is not None and done.returncode == 0:
+        if Path(python).exists() and not subprocess.run([python, "-c", find, "torch", "PIL", "numpy"], check=False).returncode:
             return python
     return None
 
