@@ -95,6 +95,11 @@ class ReferencedFile:
         """Each block is fetched by itself."""
         return None
 
+    @staticmethod
+    def fetch_pack(_: int) -> dict[bytes, bytes]:
+        """There is none."""
+        return {}
+
 
 def _key(name: bytes) -> bytes:
     return b"block" + name

@@ -52,6 +52,10 @@ class Pieces(Protocol):
         """The pack to fetch whole when more than one piece of it is wanted; None where each is fetched by itself."""
         ...
 
+    def fetch_pack(self, index: int) -> dict[bytes, bytes]:
+        """The pieces of its pack by their names, from this one on; what cannot be had is left out."""
+        ...
+
 
 class Chunks:
     """A file's own content: chunks in packs."""
@@ -96,6 +100,10 @@ class Chunks:
     def pack(self, index: int) -> PackId | None:
         """See Pieces."""
         return None if self._fetcher.in_place else self._refs[index].place.pack
+
+    def fetch_pack(self, index: int) -> dict[bytes, bytes]:
+        """See Pieces."""
+        return self._fetcher.whole_pack(self._refs[index].place.pack, self._state(), self.name(index))
 
 
 def pieces_of(run: Run, row: int, fetcher: Fetcher, state: Callable[[], State], blocks: Blocks) -> Pieces:

@@ -15,16 +15,25 @@ from artifactmount.blocks import Blocks
 from artifactmount.card import Card
 from artifactmount.compare import compare
 from artifactmount.download import download
-from artifactmount.errors import ArgumentError, IsDirectoryError, MissingEntryError, MissingFileError, RefusedError
+from artifactmount.errors import (
+    ArgumentError,
+    IsDirectoryError,
+    MissingEntryError,
+    MissingFileError,
+    NotDirectoryError,
+    RefusedError,
+)
 from artifactmount.fetch import Fetcher
 from artifactmount.manifest import MISSING, Table
 from artifactmount.names import Reference, resolve
-from artifactmount.pieces import pieces_of
+from artifactmount.pieces import Pieces, pieces_of
 from artifactmount.project import Project
 from artifactmount.rows import Kind, kind_of, path_of, show_path
 from artifactmount.run import Run
 from artifactmount.state import RESERVED, State, Version
 from artifactmount.stream import buffered
+
+_LINKS = 40  # as many as Linux follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +45,23 @@ class _Loaded:
 
 
 class Stored:
-    """Version `number` of the artifact `name`. `state`: the artifact's when this was made; aliases are of then."""
+    """Version `number` of the artifact `name`. `state`: one of the artifact's that has it (default: the newest); aliases are of then."""
 
-    def __init__(self, opened: Opened, name: str, number: int) -> None:
+    def __init__(self, opened: Opened, name: str, number: int, state: State | None = None) -> None:
         self.opened, self.name, self.number = opened, name, number
         self.reference = Reference(name, f"v{number}")
-        self.refresh()
+        self._take(opened.project.existing(name) if state is None else state)
         self._loaded: _Loaded | None = None
-        self._card: Card | None = None
         self._fetcher: tuple[Project, Fetcher] | None = None
 
     def refresh(self) -> None:
         """Take over the newest state. Raises NotFoundError when the version is not there (any more)."""
-        self.state: State = self.opened.project.existing(self.name)
-        self.version: Version = resolve(self.state, self.reference)
-        self._card = None
+        self._take(self.opened.project.existing(self.name))
+
+    def _take(self, state: State) -> None:
+        self.state: State = state
+        self.version: Version = resolve(state, self.reference)
+        self._card: Card | None = None
 
     def is_there(self) -> bool:
         """Whether the version was not deleted."""
@@ -102,6 +113,15 @@ class Stored:
             raise IsDirectoryError(f"{show_path(path) or '/'} in {self.reference} is a folder")
         return self._row(loaded, row)
 
+    @property
+    def table(self) -> Table:
+        """Its manifest."""
+        return self._load().table
+
+    def row(self, number: int) -> Kept:
+        """A row of its table that is no directory."""
+        return self._row(self._load(), number)
+
     def _row(self, loaded: _Loaded, row: int) -> Kept:
         origin, at = loaded.table.origin(row)
         return Kept(loaded.runs[origin], at, str(self.reference))
@@ -116,12 +136,15 @@ class Stored:
 
     def stream_of(self, row: Kept, path: bytes) -> io.BufferedReader:
         """As `stream`, of a file or reference of any version of the artifact; `path` is for messages."""
+        return buffered(self.pieces_of(row), f"{self.reference}/{show_path(path)}")
+
+    def pieces_of(self, row: Kept) -> Pieces:
+        """The pieces of a file or reference of any version of the artifact. Raises CorruptError, NeedsNewerError."""
         project = self.opened.project
         if self._fetcher is None or self._fetcher[0] is not project:
             self._fetcher = project, Fetcher(project, self.name)
         blocks = Blocks(project.cache, self.opened.sources)
-        pieces = pieces_of(row.run, row.row, self._fetcher[1], lambda: project.known(self.name) or project.refresh(self.name), blocks)
-        return buffered(pieces, f"{self.reference}/{show_path(path)}")
+        return pieces_of(row.run, row.row, self._fetcher[1], lambda: project.known(self.name) or project.refresh(self.name), blocks)
 
     def foreign(self, path: bytes) -> Foreign:
         """A file, to be added to another artifact. Raises MissingEntryError, IsDirectoryError."""
@@ -129,16 +152,45 @@ class Stored:
         run, at = row.run, row.row
         return Foreign(partial(self.stream_of, row, path), run.size(at), run.mtime(at), run.mode(at), run.digest_of(at))
 
+    def locate(self, path: bytes) -> int:
+        """The number in the table of what a path leads to: symlinks are followed as the kernel does, within the version.
+
+        Raises MissingEntryError where nothing is, or a symlink leads out of the version; NotDirectoryError below a file.
+        """
+        table, at, links = self._load().table, b"", 0
+        left = path.split(b"/")[::-1]  # the next name last
+        while left:
+            name = left.pop()
+            if name == b"..":
+                if not at:
+                    break
+                at = os.path.dirname(at)
+            if name in (b"", b".", b".."):
+                continue
+            row = table.lookup(os.path.join(at, name))
+            if row == MISSING:
+                raise MissingEntryError(f"no {show_path(path)} in {self.reference}")
+            kind = table.kind(row)
+            if kind is Kind.SYMLINK:
+                links += 1
+                kept = self.row(row)
+                target = kept.run.target(kept.row)
+                if links > _LINKS or target.startswith(b"/"):
+                    break
+                left += target.split(b"/")[::-1]
+                continue
+            at = os.path.join(at, name)
+            if kind is not Kind.DIRECTORY and left:
+                raise NotDirectoryError(f"{show_path(at)} in {self.reference} is no folder")
+        else:
+            return table.lookup(at)
+        raise MissingEntryError(f"{show_path(path)} in {self.reference} is a symlink that leads out of the version, or round and round")
+
     def _follow(self, path: bytes) -> Kept:
-        asked = path
-        for _ in range(40):  # as many as Linux follows
-            row = self.find(path)
-            if kind_of(row.mode) is not Kind.SYMLINK:
-                return row
-            path = os.path.normpath(os.path.join(os.path.dirname(path), row.run.target(row.row)))
-            if path.startswith((b"/", b"..")):
-                break
-        raise MissingEntryError(f"{show_path(asked)} in {self.reference} is a symlink that leads out of the version, or round and round")
+        row = self.locate(path)
+        if self.table.kind(row) is Kind.DIRECTORY:
+            raise IsDirectoryError(f"{show_path(path) or '/'} in {self.reference} is a folder")
+        return self.row(row)
 
     def download(self, root: str, *, path: bytes = b"", prefix: bytes = b"", allow_missing: bool = False) -> tuple[str, ...]:
         """Write it, or a part of it, below `root`, replacing what differs; what was skipped, a line each. See `download`."""

@@ -37,6 +37,17 @@ _DAMAGE = (
 
 _open: dict[str, tuple[Any, dict[str, Any], int]] = {}  # LMDB must not be opened twice by one process: path -> environment, tables, users
 _open_lock = threading.Lock()
+_inherited: list[Any] = []  # environments of a parent process: never used, and never closed, which would be felt there
+
+
+def _after_fork() -> None:
+    """In a forked child: what the parent has open is the parent's, and who needs it here opens it anew."""
+    _inherited.extend(env for env, _, _ in _open.values())
+    _open.clear()
+    _open_lock.release()
+
+
+os.register_at_fork(before=_open_lock.acquire, after_in_parent=_open_lock.release, after_in_child=_after_fork)
 
 
 class Environment:
