@@ -163,7 +163,7 @@ def _job(numbers: Random, trees: list[Tree]) -> _Job:
     if kind < 0.38:
         return _snapshot(numbers, trees)
     if kind < 0.55:
-        return f"{'finish' if numbers.random() < 0.4 else 'part'} {numbers.choice(('one', 'one', 'two'))}"
+        return f"{'finish' if numbers.random() < 0.3 else 'part'} {numbers.choice(('one', 'one', 'one', 'two'))}"
     if kind < 0.83:
         return "delete"
     return numbers.choice(("close", "gc", "gc", "everything", "drop", "read", "read", "read"))
