@@ -175,7 +175,7 @@ _TREE: _Rows = {(b"", b"a"): b"a", (b"", b"b"): b"b", (b"", b"d"): None, (b"d", 
 _some = st.sets(st.sampled_from(sorted(_TREE)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(_some, min_size=1, max_size=4), _some)
 def test_the_union_is_what_one_writer_would_have_made(parts: list[set[tuple[bytes, bytes]]], before: set[tuple[bytes, bytes]]) -> None:
     """The tree of all, each row with the place of the first that has it; and against any base, what leads from there to it."""
