@@ -48,7 +48,7 @@ def test_eight_processes_make_one_version(program: Program) -> None:
     log = program.run("log", "animals").out
     assert log.count(" of night  3 files  adds ") == _WRITERS and "8 parts of night made animals:v1" in log and '"all of them"' in log
     program.run("verify")
-    assert [(each["sessions"], each["keys"]) for each in program.run("gc", "--grace", "0s", "--json").json] in ([], [(0, 0)], [([], 0)])
+    assert program.run("gc", "--grace", "0s").out == "nothing to delete\n"
 
 
 def test_what_it_says(tmp_path: Path) -> None:

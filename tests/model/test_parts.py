@@ -171,6 +171,17 @@ def test_a_dry_run_of_gc_forgets_nothing() -> None:
         assert repo.history.read() == before
 
 
+def test_what_a_part_counts_on_is_deleted() -> None:
+    """The part has to be run again; nothing is committed until it was."""
+    with _prepared() as (repo, one, two):
+        done(repo, two.delete({0}))
+        refused = repo.world.finish(one.finish(ID))
+        assert isinstance(refused.error, RefusedError) and "z of part 2 " in str(refused.error) and "lay in a version" in str(refused.error)
+        done(repo, two.snapshot(*snapshot("zx")))
+        assert done(repo, one.finish(ID)).result[1].version == 2  # somebody has z again
+        settled(repo)
+
+
 def test_the_artifact_goes_with_its_parts() -> None:
     with quiet() as repo:
         client = repo.client()

@@ -94,6 +94,17 @@ def test_refused(act: Act, why: str) -> None:
     assert refusal is not None and why in refusal
 
 
+def test_a_part_is_not_committed() -> None:
+    version = put(0, None, "mine", (0, 1), (0, 0))
+    _, refusal = step(waiting(), commit(0, packs((0, 0), (0, 1)), version, SetAlias("latest", 0)))
+    assert refusal is not None and "or is a part" in refusal
+
+
+def test_an_equal_part_is_not_taken_twice() -> None:
+    assert "an equal part" in (step(waiting(), part(4, "0"))[1] or "")
+    assert step(waiting(), part(4, "0", "another"))[1] is None
+
+
 def test_no_version_without_a_part_that_is_lost() -> None:
     """Neither of its packs, nor of the others alone."""
     state = done(waiting(), Close(1))
