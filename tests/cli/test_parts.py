@@ -41,6 +41,7 @@ def test_eight_processes_make_one_version(program: Program) -> None:
         program.finish(process)
     program.quick = True
     assert set(program.run("ls", "animals:latest").lines) == {"0", "readme"}
+    assert "waiting: 8 parts of night, " in program.run("du", "animals").out
     done = program.run("snapshot", "--finish", "night", "animals", "--alias", "best", "--note", "all of them", "--json").json
     assert (done["version"], done["changed"], done["added"], done["aliases"]) == ("v1", True, 3 * 7, ["best", "latest"])
     assert set(program.run("ls", "animals:best").lines) == {"readme", *map(str, range(_WRITERS))}
