@@ -515,7 +515,15 @@ PARTS = (
         "session.py",
         "if not state.is_working(self.journal.session):",
         "if self.journal.session not in state.open:",
-        (_PARTS + "test_a_journal_does_not_go_on_with_a_part",),
+        (_FOLD + "test_a_session_that_became_a_part_is_nobody_s_to_go_on_with",),
+    ),
+    Mutant(
+        "writer-of-a-part",
+        "a writer whose session became a part, by an entry that was late, begins anew",
+        "session.py",
+        "if self.id is not None and not state.is_working(self.id):",
+        "if self.id is not None and self.id not in state.open:",
+        (_FOLD + "test_a_session_that_became_a_part_is_nobody_s_to_go_on_with",),
     ),
     Mutant(
         "packs-of-a-lost-part",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifactmount.acts import PART_IDS_LIMIT, PARTS_LIMIT, Act, Close, Commit, Counts, DeleteArtifact, EndParts, Open, Part, SetAlias
+from artifactmount.artifact import Artifact, Writer
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import CorruptError, NeedsNewerError
+from artifactmount.journal import Journal
 from artifactmount.log import decode_checkpoint, decode_entry, encode_checkpoint, encode_entry
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
@@ -22,6 +25,7 @@ from artifactmount.rows import Change, Kind, mode_of
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.sealed import seal
+from artifactmount.session import Session, SessionClosedError
 from artifactmount.state import State
 from artifactmount.union import ConflictError, between, unite
 from tests.unit.test_log import START, commit, digest, done, entry_for, metadata, packs, put, step
@@ -158,6 +162,20 @@ def test_older_programs_stop_and_states_without_parts_are_what_they_were() -> No
     assert json.loads(after)["parts"] == {} and decode_checkpoint(after).needs == {"parts"}
     with patch("artifactmount.log._WORDS", frozenset()), pytest.raises(NeedsNewerError):
         decode_checkpoint(after)
+
+
+def test_a_session_that_became_a_part_is_nobody_s_to_go_on_with(tmp_path: Path) -> None:
+    """Neither by a journal, nor by the writer that does not know yet what became of its entry."""
+    writer = Writer("me", "test", lambda: "2026-01-01T00:00:00.000000Z")
+    for session, goes_on in ((0, False), (4, True)):
+        with Journal(str(tmp_path / f"journal-{session}")) as journal:
+            journal.begin(session)
+            work = Session(Artifact("p", "animals"), writer, START, journal)
+            assert work.resume(waiting()) is goes_on and journal.session == (session if goes_on else None)
+    assert work.id == 4
+    work.check(waiting())
+    with pytest.raises(SessionClosedError):
+        work.check(done(waiting(), part(4)))
 
 
 # -- rows of several writers -----------------------------------------------------------------------------------------------------------
