@@ -298,9 +298,7 @@ def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Step
             continue
         if act is None:
             return Appended(state, None)
-        if not looked and not (
-            isinstance(act, Part) or (isinstance(act, Commit) and act.session is not None)
-        ):  # who has a session looked when he opened it
+        if not looked and not (isinstance(act, Commit | Part) and act.session is not None):  # who has a session looked when he opened it
             looked = True
             yield from check_end(artifact, state)
         yield Local(writer.prepare)

@@ -102,7 +102,7 @@ def _forget_lost(artifact: Artifact, state: State, writer: Writer, before: float
     for id_, parts in list(state.parts.items()):
         if state.open.isdisjoint(part.session for part in parts):
             signs = yield ListKeys(artifact.log_key(max(part.seq for part in parts)), "", 1)
-            if max((item.modified for item in signs), default=0.0) <= before:
+            if signs and max(item.modified for item in signs) <= before:  # a listing may be stale: then another time
                 state = (yield from append(artifact, state, partial(make, id_), writer)).state
     return state
 
