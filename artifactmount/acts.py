@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count, repeat
-from typing import Any
+from typing import Any, Protocol
 
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import CorruptError, NeedsNewerError
@@ -17,6 +17,12 @@ from artifactmount.ranges import NUMBER_LIMIT, SESSION_LIMIT, PackId, PackRanges
 NUMBER_MAX = 1 << 53  # what every JSON reader holds exactly
 TEXT_LIMIT = 1024
 SALT_LENGTH = 16
+PARTS_LIMIT = 1024
+"""No id has more parts, and no act ends more."""
+PART_IDS_LIMIT = 64
+"""No state has more ids that wait to be finished."""
+PARTS_WORD = "parts"
+"""What a reader must know who reads of parts: stands in `needs`."""
 MOVE_LIMIT = 1 << 20
 """No entry moves more packs, and no state remembers more moved ones."""
 
@@ -114,7 +120,16 @@ class DeleteArtifact:
     """Everything goes but the log and the next version's number."""
 
 
-Op = PutVersion | ReplaceRun | DeleteVersion | Move | SetAlias | RemoveAlias | Describe | DeleteArtifact
+@dataclass(frozen=True, slots=True)
+class EndParts:
+    """These parts of an id, by their sessions, are no more, and their sessions end: they became version `n`, or (None) were given up."""
+
+    id: str
+    sessions: tuple[int, ...]
+    n: int | None
+
+
+Op = PutVersion | ReplaceRun | DeleteVersion | Move | SetAlias | RemoveAlias | Describe | DeleteArtifact | EndParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +162,24 @@ class Purge:
     keys: PackRanges
 
 
-Act = Open | Commit | Close | Purge
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A session's writer is done, and it waits with others under an id for one version of all. `digest`: the version digest of its tree."""
+
+    id: str
+    session: int
+    digest: bytes
+    counts: Counts
+    metadata: Metadata
+
+
+Act = Open | Commit | Close | Purge | Part
+
+
+def needs_of(act: Act) -> tuple[str, ...]:
+    """The words that a reader of an entry with this act must know."""
+    parts = isinstance(act, Part) or (isinstance(act, Commit) and any(isinstance(op, EndParts) for op in act.ops))
+    return (PARTS_WORD,) if parts else ()
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------------------------------
@@ -162,6 +194,8 @@ def act_to_json(act: Act) -> dict[str, Any]:
             return {"close": {"session": session}}
         case Purge(keys):
             return {"purge": {"keys": keys.to_json()}}
+        case Part():
+            return {"part": {"id": act.id, "session": act.session, **tree_to_json(act)}}
 
 
 def act_from_json(value: Any) -> Act:
@@ -187,6 +221,10 @@ def act_from_json(value: Any) -> Act:
             return Close(number(_only(fields, "session")["session"], SESSION_LIMIT))
         case "purge":
             return Purge(PackRanges.from_json(_only(fields, "keys")["keys"]))
+        case "part":
+            fields = _only(fields, "id", "session", "digest", "counts", "metadata")
+            tree = hexadecimal(fields["digest"], DIGEST_LENGTH), counts_from_json(fields["counts"]), metadata_from_json(fields["metadata"])
+            return Part(text(fields["id"], 128), number(fields["session"], SESSION_LIMIT), *tree)
         case _:
             raise NeedsNewerError(f"a log entry says {word!r:.40}: this project needs a newer artifactmount")
 
@@ -212,6 +250,8 @@ def _op_to_json(op: Op) -> dict[str, Any]:
             return {"describe": {"n": n, "metadata": metadata_to_json(metadata)}}
         case DeleteArtifact():
             return {"delete_artifact": {}}
+        case EndParts(id_, sessions, n):
+            return {"end_parts": {"id": id_, "sessions": list(sessions), "n": n}}
 
 
 def _op_from_json(value: Any) -> Op:
@@ -247,8 +287,29 @@ def _op_from_json(value: Any) -> Op:
         case "delete_artifact":
             _only(fields)
             return DeleteArtifact()
+        case "end_parts":
+            fields = _only(fields, "id", "sessions", "n")
+            sessions = fields["sessions"]
+            if not isinstance(sessions, list) or not 0 < len(sessions) <= PARTS_LIMIT:
+                raise CorruptError(f"the parts that end are not a list of 1 to {PARTS_LIMIT}")
+            sessions = tuple(number(session, SESSION_LIMIT) for session in sessions)
+            return EndParts(text(fields["id"], 128), sessions, _base(fields["n"]))
         case _:
             raise NeedsNewerError(f"a log entry says {word!r:.40}: this project needs a newer artifactmount")
+
+
+class _Tree(Protocol):
+    @property
+    def digest(self) -> bytes: ...
+    @property
+    def counts(self) -> Counts: ...
+    @property
+    def metadata(self) -> Metadata: ...
+
+
+def tree_to_json(part: _Tree) -> dict[str, Any]:
+    """What a part holds, as JSON values."""
+    return {"digest": part.digest.hex(), "counts": counts_to_json(part.counts), "metadata": metadata_to_json(part.metadata)}
 
 
 def counts_to_json(counts: Counts) -> dict[str, int]:

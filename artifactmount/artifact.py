@@ -16,7 +16,7 @@ from itertools import islice
 
 from blake3 import blake3
 
-from artifactmount.acts import Act, Commit, Purge
+from artifactmount.acts import Act, Commit, Part, Purge, needs_of
 from artifactmount.crypto import PLAIN, RECORD_AROUND, Cipher, Record
 from artifactmount.errors import (
     ArtifactError,
@@ -298,11 +298,11 @@ def append(artifact: Artifact, state: State, make: Make, writer: Writer) -> Step
             continue
         if act is None:
             return Appended(state, None)
-        if not looked and not (isinstance(act, Commit) and act.session is not None):  # who has a session looked when he opened it
+        if not looked and not (isinstance(act, Commit | Part) and act.session is not None):  # who has a session looked when he opened it
             looked = True
             yield from check_end(artifact, state)
         yield Local(writer.prepare)
-        entry = Entry(state.seq + 1, state.digest, writer.nonce(), writer.now(), writer.actor, writer.tool, act)
+        entry = Entry(state.seq + 1, state.digest, writer.nonce(), writer.now(), writer.actor, writer.tool, act, needs_of(act))
         if needs_checkpoint(entry.seq):
             entry = yield from _with_checkpoint(artifact, state, entry)
         data = artifact.encode_entry(entry)
@@ -327,6 +327,7 @@ def _with_checkpoint(artifact: Artifact, state: State, entry: Entry) -> Steps[En
         entry.actor,
         entry.tool,
         entry.act,
+        entry.needs,
         checkpoint=blake3(checkpoint).digest(),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -27,7 +27,7 @@ from artifactmount.pack import PACK_BYTES, compress
 from artifactmount.rows import Change
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
-from artifactmount.state import State, Version
+from artifactmount.state import State, StatePart, Version
 from artifactmount.store import Store
 
 #: A run is stored in pieces of this size, each a chunk of the version's metadata packs.
@@ -66,7 +66,7 @@ class Catalog:
                 return Card.decode(cached)
         return Card.decode(self._read(version)[0])
 
-    def _card_key(self, version: Version) -> bytes:
+    def _card_key(self, version: Version | StatePart) -> bytes:
         # With the place, as nothing in the log proves a card: a store that calls itself another project must not answer for that one.
         where = f"{self._store.place} {self.artifact.project_id} {self.artifact.name} {version.metadata.packs!r}"
         return b"card" + blake3(where.encode("utf-8", "surrogateescape")).digest()
@@ -74,6 +74,17 @@ class Catalog:
     def run(self, version: Version) -> Run:
         """The delta of a version against the live version before it."""
         return self._load(version, version.metadata.run)
+
+    def parts(self, parts: Sequence[StatePart]) -> list[Run]:
+        """The rows of parts, each against nothing. Raises KeyMissingError when a newer state no longer has one, CorruptError."""
+        return self._load_all(parts, [part.metadata.run for part in parts])
+
+    def forget_parts(self, parts: Iterable[StatePart]) -> None:
+        """Drop parts from the cache, as they are no more."""
+        for part in parts:
+            self._runs.pop(part.metadata.run, None)
+            self._cache.forget_file("runs", part.metadata.run.hex())
+            self._cache.state_forget(self._card_key(part))
 
     def full(self, version: Version) -> Run:
         """The whole manifest that is stored beside a version's delta. Only for versions that have one."""
@@ -203,13 +214,13 @@ class Catalog:
         writers = state.writers()
         return self._load_all([writers[digest] for digest in table.origins], table.origins)
 
-    def _load_all(self, versions: list[Version], digests: list[bytes]) -> list[Run]:
+    def _load_all(self, versions: Sequence[Version | StatePart], digests: list[bytes]) -> list[Run]:
         if len(versions) == 1:
             return [self._load(versions[0], digests[0])]
         with ThreadPoolExecutor(_PARALLEL) as pool:
             return list(pool.map(self._load, versions, digests))
 
-    def _load(self, version: Version, digest: bytes) -> Run:
+    def _load(self, version: Version | StatePart, digest: bytes) -> Run:
         run = self._runs.get(digest)
         if run is not None:
             return run
@@ -232,7 +243,7 @@ class Catalog:
             return None  # swept, or the whole cache deleted, a moment ago
         return Run(view, digest, check=False) if blake3(view).digest() == digest else None
 
-    def _read(self, version: Version) -> tuple[bytes, bytes, bytes]:
+    def _read(self, version: Version | StatePart) -> tuple[bytes, bytes, bytes]:
         """`read_stored`, and all three kept in the cache: who wants one mostly wants another soon, and they came together. A run that is
         none is not kept: what comes out of the cache is not checked again, and its digest proves who wrote it, not that it is right."""
         card, delta, full = self.read_stored(version)
@@ -244,8 +255,8 @@ class Catalog:
                     self._cache.put_file("runs", digest.hex(), [content])
         return card, delta, full
 
-    def read_stored(self, version: Version) -> tuple[bytes, bytes, bytes]:
-        """Card, delta and whole manifest (or nothing) of a version, from its metadata packs in the store.
+    def read_stored(self, version: Version | StatePart) -> tuple[bytes, bytes, bytes]:
+        """Card, delta and whole manifest (or nothing) of a version or part, from its metadata packs in the store.
 
         Raises KeyMissingError when a newer state no longer has them, CorruptError.
         """

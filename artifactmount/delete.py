@@ -110,7 +110,7 @@ def delete_all_steps(artifact: Artifact, catalog: Catalog, known: State, writer:
     def make(state: State) -> Steps[Act | None]:
         nonlocal deleted
         deleted = yield Local(partial(_all_of, state, catalog))
-        return Commit(None, PackRanges(), (DeleteArtifact(),)) if state.versions or state.open else None
+        return Commit(None, PackRanges(), (DeleteArtifact(),)) if state.versions or state.open or state.parts else None
 
     yield from check_end(artifact, known)  # "nothing to delete" must not be said of a log that has a hole
     after = (yield from append(artifact, known, make, writer)).state

@@ -33,7 +33,6 @@ from artifactmount.errors import (
     ReadOnlyError,
     errno_of,
 )
-from artifactmount.gather import Gatherer, Slice
 from artifactmount.manifest import ROOT_ROW
 from artifactmount.names import number_of, resolve
 from artifactmount.pieces import Pieces
@@ -42,6 +41,7 @@ from artifactmount.reference import Referent
 from artifactmount.rows import DEPTH_LIMIT, Kind, path_of
 from artifactmount.settings import Settings
 from artifactmount.state import State, Version
+from artifactmount.vectored import Slice, VectoredReader
 
 _VERSIONS = 64  # manifests that are kept open
 _BLOCK = 1 << 20  # bytes that an open file reads ahead
@@ -62,7 +62,7 @@ class _Process:
     """What one process has open. Threads share it; a forked process begins anew."""
 
     def __init__(self, settings: Settings) -> None:
-        self.pid, self.gatherer = os.getpid(), Gatherer()
+        self.pid, self.vectored = os.getpid(), VectoredReader()
         self._opened = Opened(settings, create=False)
         self._kept: OrderedDict[tuple[str, int], Stored] = OrderedDict()
         self._lock = threading.Lock()
@@ -315,7 +315,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
             else:
                 first, last, _ = slice(start, end).indices(file.pieces.size)
                 slices[number] = Slice(file.artifact, file.pieces, first, last)
-        for number, content in zip(slices, self._here.gatherer.read(list(slices.values())), strict=True):
+        for number, content in zip(slices, self._here.vectored.read(list(slices.values())), strict=True):
             answers[number] = content
         return [_raised(answer, raising) if isinstance(answer, ArtifactError) else answer for answer in answers]
 

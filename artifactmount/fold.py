@@ -13,15 +13,19 @@ from blake3 import blake3
 from artifactmount.acts import (
     MOVE_LIMIT,
     NUMBER_MAX,
+    PART_IDS_LIMIT,
+    PARTS_LIMIT,
     Close,
     Commit,
     DeleteArtifact,
     DeleteVersion,
     Describe,
+    EndParts,
     Metadata,
     Move,
     Op,
     Open,
+    Part,
     Purge,
     PutVersion,
     RemoveAlias,
@@ -31,7 +35,7 @@ from artifactmount.acts import (
 from artifactmount.errors import CorruptError
 from artifactmount.log import Entry, encode_checkpoint, needs_checkpoint
 from artifactmount.ranges import PackId, PackRanges
-from artifactmount.state import LATEST, State, Version, is_alias
+from artifactmount.state import LATEST, NAME, State, StatePart, Version, is_alias
 
 
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module
@@ -57,6 +61,8 @@ def fold(state: State, entry: Entry, digest: bytes) -> tuple[State, str | None]:
             case Close(session):
                 _expect(session in state.open, f"session {session} is not open")
                 return replace(same, open=state.open - {session}), None
+            case Part():
+                return replace(same, parts=_with_part(state, entry, entry.act)), None
             case Commit():
                 return _commit(state, same, entry, entry.act), None
     except _Refusal as refusal:
@@ -68,14 +74,30 @@ def _expect(holds: bool, otherwise: str) -> None:
         raise _Refusal(otherwise)
 
 
+def _with_part(old: State, entry: Entry, act: Part) -> dict[str, tuple[StatePart, ...]]:
+    _expect(old.is_working(act.session), f"session {act.session} is not open, or is a part already")
+    _expect(NAME.fullmatch(act.id) is not None, f"{act.id!r} is no id for parts")
+    part = StatePart(act.session, act.digest, act.counts, act.metadata, entry.time, entry.actor, entry.seq)
+    _expect(part.belongs(), "metadata packs that are not its session's")
+    others = old.parts.get(act.id, ())
+    equal = {other.session for other in others if other.digest == act.digest}
+    _expect(equal.isdisjoint(old.open), "an equal part is there already")
+    parts = (*(other for other in others if other.session not in equal), part)  # a lost one is taken the place of
+    _expect(len(parts) <= PARTS_LIMIT, f"more than {PARTS_LIMIT} parts of {act.id!r}")
+    _expect(act.id in old.parts or len(old.parts) < PART_IDS_LIMIT, f"more than {PART_IDS_LIMIT} ids with parts")
+    return {**old.parts, act.id: parts}
+
+
 def _commit(old: State, same: State, entry: Entry, act: Commit) -> State:
-    _expect(act.session is None or act.session in old.open, f"session {act.session} is not open")
-    _expect(all(session == act.session for session, _, _ in act.keep.ranges), "it keeps packs that are not its session's")
+    _expect(act.session is None or old.is_working(act.session), f"session {act.session} is not open, or is a part")
+    ended = {session for op in act.ops if isinstance(op, EndParts) for session in op.sessions}
+    mine = {act.session} | (ended & old.open)
+    _expect(all(session in mine for session, _, _ in act.keep.ranges), "it keeps packs that are not its session's")
     if any(isinstance(op, DeleteArtifact) for op in act.ops):
         _expect(len(act.ops) == 1 and not act.keep, "delete_artifact stands with other ops")
         trash = old.trash | old.packs
         empty = PackRanges()
-        return replace(same, versions={}, aliases={}, moved={}, packs=empty, trash=trash, open=frozenset(), type=None)
+        return replace(same, versions={}, aliases={}, moved={}, packs=empty, trash=trash, open=frozenset(), type=None, parts={})
     draft = _Draft(old, act.keep)
     for op in act.ops:
         draft.do(op, entry)
@@ -86,11 +108,12 @@ def _commit(old: State, same: State, entry: Entry, act: Commit) -> State:
         versions=draft.versions,
         aliases=draft.aliases,
         next=draft.next,
-        open=old.open - {act.session} if act.session is not None else old.open,
+        open=old.open - ended - {act.session},
         packs=packs,
         moved=moved,
         trash=trash,
         type=draft.type,
+        parts=draft.parts,
     )
 
 
@@ -100,7 +123,8 @@ class _Draft:
     def __init__(self, old: State, keep: PackRanges) -> None:
         self._old, self._keep = old, keep
         self.versions, self.aliases, self.moved = dict(old.versions), dict(old.aliases), dict(old.moved)
-        self.next, self.type = old.next, old.type
+        self.next, self.type, self.parts = old.next, old.type, dict(old.parts)
+        self._became: list[int] = []
         self._named: list[tuple[int, int, int]] = []  # what the versions put here name; merged once, or many ops would be quadratic
         self._new = PackRanges()
         self._put: list[Version] = []
@@ -142,6 +166,8 @@ class _Draft:
                 _expect(op.name in self.aliases, f"there is no alias {op.name!r}")
                 self._once("alias", op.name)
                 del self.aliases[op.name]
+            case EndParts():
+                self._end_parts(op)
             case DeleteArtifact():
                 raise AssertionError("handled before")
 
@@ -168,6 +194,17 @@ class _Draft:
         self.moved = {old: forward.get(new, new) for old, new in self.moved.items()} | forward
         self._whole = True
 
+    def _end_parts(self, op: EndParts) -> None:
+        parts, ended = self.parts.get(op.id, ()), set(op.sessions)
+        there = {part.session for part in parts}
+        _expect(len(ended) == len(op.sessions) and ended <= there, f"an end of parts that {op.id!r} has not")
+        if op.n is not None:
+            _expect(ended == there and ended <= self._old.open, f"a version of other parts than those that {op.id!r} has")
+            self._became.append(op.n)
+        self.parts = {id_: others for id_, others in self.parts.items() if id_ != op.id}
+        if left := tuple(part for part in parts if part.session not in ended):
+            self.parts[op.id] = left
+
     def check(self) -> None:
         """What must hold after all ops."""
         self._new = PackRanges.merged(self._named)
@@ -179,6 +216,7 @@ class _Draft:
             _expect(len(set(digests)) == len(digests), "a live version has this content already")
         for name, n in self.aliases.items():
             _expect(n in self.versions, f"alias {name} would point to v{n}, which is not live")
+        _expect(all(n in self.versions for n in self._became), "parts that became a version which is not live")
         _expect((LATEST in self.aliases) == bool(self.versions), "`latest` must be there exactly when a version is")
 
     def _check_bases(self) -> None:

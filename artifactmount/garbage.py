@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from artifactmount.acts import Act, Close, Purge
+from artifactmount.acts import Act, Close, Commit, EndParts, Purge
 from artifactmount.artifact import Artifact, Make, Writer, append, checkpoint_before, finish_trash, head
 from artifactmount.log import CHECKPOINT_EVERY
 from artifactmount.project import Project
@@ -19,6 +20,7 @@ from artifactmount.steps import Clock, Delete, ListKeys, Steps, drive
 from artifactmount.store import Listed
 
 _PAGE = 1000
+_FORGOTTEN = 7  # graces after which an id of lost parts is forgotten
 
 
 @dataclass(slots=True)
@@ -52,8 +54,15 @@ def collect_steps(
     if not dry_run:
         state = yield from finish_trash(artifact, state, writer)
     now = yield Clock()
-    for session in sorted(state.open):
-        if now - (yield from _last_sign(artifact, session)) >= grace:
+    if not dry_run:
+        state = yield from _forget_lost(artifact, state, writer, now - _FORGOTTEN * grace)
+    for sessions in _together(state):
+        newest = 0.0
+        for session in sessions:
+            newest = max(newest, (yield from _last_sign(artifact, session)))
+        if now - newest < grace:
+            continue
+        for session in sessions:
             swept.sessions.append(session)
             if not dry_run:
                 state = (yield from append(artifact, state, _closing(session), writer)).state
@@ -72,6 +81,30 @@ def collect_steps(
     if not dry_run:
         state = yield from sweep_checkpoints(artifact, state, writer)
     return state, swept
+
+
+def _together(state: State) -> list[list[int]]:
+    """The open sessions; those that are parts of one id together, as the first of them wait for the last."""
+    parts = [[part.session for part in parts if part.session in state.open] for parts in state.parts.values()]
+    taken = {session for sessions in parts for session in sessions}
+    return sorted([*(sessions for sessions in parts if sessions), *([session] for session in state.open - taken)])
+
+
+def _forget_lost(artifact: Artifact, state: State, writer: Writer, before: float) -> Steps[State]:
+    """Forget the ids all of whose parts are lost, the newest since this time: who would have run them again has long begun anew."""
+
+    def make(id_: str, newest: State) -> Steps[Act | None]:
+        yield from ()
+        sessions = tuple(part.session for part in newest.parts.get(id_, ()))
+        lost = sessions and newest.open.isdisjoint(sessions)
+        return Commit(None, PackRanges(), (EndParts(id_, sessions, None),)) if lost else None
+
+    for id_, parts in list(state.parts.items()):
+        if state.open.isdisjoint(part.session for part in parts):
+            signs = yield ListKeys(artifact.log_key(max(part.seq for part in parts)), "", 1)
+            if signs and max(item.modified for item in signs) <= before:  # a listing may be stale: then another time
+                state = (yield from append(artifact, state, partial(make, id_), writer)).state
+    return state
 
 
 def sweep(artifact: Artifact, prefix: str, dead: Callable[[str], bool]) -> Steps[None]:

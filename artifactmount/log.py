@@ -11,6 +11,9 @@ from typing import Any
 from blake3 import blake3
 
 from artifactmount.acts import (
+    PART_IDS_LIMIT,
+    PARTS_LIMIT,
+    PARTS_WORD,
     Act,
     act_from_json,
     act_to_json,
@@ -21,19 +24,22 @@ from artifactmount.acts import (
     metadata_to_json,
     moves_from_json,
     moves_to_json,
+    needs_of,
     number,
     text,
+    tree_to_json,
 )
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import CorruptError, UsageError
 from artifactmount.ranges import SESSION_LIMIT, PackRanges
 from artifactmount.sealed import FORMAT, seal, unseal
-from artifactmount.state import State, Version
+from artifactmount.state import State, StatePart, Version
 
 CHECKPOINT_EVERY = 64
 ENTRY_LIMIT = 1 << 20
 CHECKPOINT_LIMIT = 256 << 20
 NONCE_LENGTH = 16
+_WORDS = frozenset({PARTS_WORD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ def encode_entry(entry: Entry) -> bytes:
     data = seal(fields)
     if len(data) > ENTRY_LIMIT:
         raise UsageError(f"a log entry of {len(data)} bytes (limit {ENTRY_LIMIT})")
-    if not entry.needs:
+    if set(entry.needs) <= _WORDS:
         try:
             decode_entry(data, entry.seq)
         except CorruptError as error:
@@ -88,10 +94,14 @@ def encode_entry(entry: Entry) -> bytes:
 
 def decode_entry(data: bytes, seq: int) -> Entry:
     """The entry in slot `seq`. Raises CorruptError, NeedsNewerError."""
-    fields = unseal(data, ENTRY_LIMIT, f"log entry {seq}")
+    fields = unseal(data, ENTRY_LIMIT, f"log entry {seq}", _WORDS)
     if fields.keys() != {"needs", "seq", "prev", "nonce", "time", "actor", "tool", "act", "checkpoint"} or fields["seq"] != seq:
         raise CorruptError(f"log entry {seq} is not what must lie in its place")
     checkpoint = None if fields["checkpoint"] is None else hexadecimal(fields["checkpoint"], DIGEST_LENGTH)
+    act = act_from_json(fields["act"])
+    needs = needs_of(act)
+    if tuple(fields["needs"]) != needs:
+        raise CorruptError(f"log entry {seq} does not say rightly what a reader must know")
     return Entry(
         number(fields["seq"], SESSION_LIMIT),
         hexadecimal(fields["prev"], DIGEST_LENGTH),
@@ -99,15 +109,15 @@ def decode_entry(data: bytes, seq: int) -> Entry:
         text(fields["time"], 40),
         text(fields["actor"]),
         text(fields["tool"]),
-        act_from_json(fields["act"]),
-        (),
+        act,
+        needs,
         checkpoint,
     )
 
 
 def encode_checkpoint(state: State) -> bytes:
     """The state's bytes: equal states, equal bytes. Raises UsageError beyond what a reader would accept (half a million versions)."""
-    fields = {
+    fields: dict[str, Any] = {
         "format": FORMAT,
         "needs": sorted(state.needs),
         "seq": state.seq,
@@ -121,6 +131,8 @@ def encode_checkpoint(state: State) -> bytes:
         "trash": state.trash.to_json(),
         "type": state.type,
     }
+    if PARTS_WORD in state.needs:  # else the bytes are those that older programs prove
+        fields["parts"] = {id_: [_part_to_json(part) for part in parts] for id_, parts in state.parts.items()}
     data = seal(fields)
     if len(data) > CHECKPOINT_LIMIT:
         raise UsageError(f"the state of this artifact has become too large ({len(data)} bytes); begin another, or delete old versions")
@@ -129,8 +141,10 @@ def encode_checkpoint(state: State) -> bytes:
 
 def decode_checkpoint(data: bytes) -> State:
     """The state. Raises CorruptError, NeedsNewerError."""
-    fields = unseal(data, CHECKPOINT_LIMIT, "a checkpoint")
+    fields = unseal(data, CHECKPOINT_LIMIT, "a checkpoint", _WORDS)
     names = {"needs", "seq", "digest", "versions", "aliases", "next", "open", "packs", "moved", "trash", "type"}
+    needs = frozenset(fields.get("needs", ()))
+    names |= {"parts"} if PARTS_WORD in needs else set()
     if fields.keys() != names or not isinstance(fields["versions"], list) or not isinstance(fields["aliases"], dict):
         raise CorruptError("a checkpoint with other fields")
     if not isinstance(fields["open"], list):
@@ -146,8 +160,9 @@ def decode_checkpoint(data: bytes) -> State:
         PackRanges.from_json(fields["packs"]),
         dict(moves_from_json(fields["moved"])),
         PackRanges.from_json(fields["trash"]),
-        frozenset(),
+        needs,
         None if fields["type"] is None else text(fields["type"], 128),
+        _parts_from_json(fields.get("parts", {})),
     )
     if encode_checkpoint(state) != data or list(state.versions) != sorted(state.versions):
         raise CorruptError("a checkpoint that is not in its one form")
@@ -155,6 +170,35 @@ def decode_checkpoint(data: bytes) -> State:
     if wrong is not None:
         raise CorruptError(f"a checkpoint of what no log folds to: {wrong}")
     return state
+
+
+def _part_to_json(part: StatePart) -> dict[str, Any]:
+    return {**tree_to_json(part), "session": part.session, "time": part.time, "actor": part.actor, "seq": part.seq}
+
+
+def _parts_from_json(value: Any) -> dict[str, tuple[StatePart, ...]]:
+    if not isinstance(value, dict) or len(value) > PART_IDS_LIMIT:
+        raise CorruptError("a checkpoint with other fields, or too many ids with parts")
+    found: dict[str, tuple[StatePart, ...]] = {}
+    for id_, parts in value.items():
+        if not isinstance(parts, list) or len(parts) > PARTS_LIMIT:
+            raise CorruptError("a checkpoint with parts of another form, or too many of them")
+        found[text(id_, 128)] = tuple(_part_from_json(part) for part in parts)
+    return found
+
+
+def _part_from_json(value: Any) -> StatePart:
+    if not isinstance(value, dict) or value.keys() != {"session", "digest", "counts", "metadata", "time", "actor", "seq"}:
+        raise CorruptError("a checkpoint with a part of other fields")
+    return StatePart(
+        number(value["session"], SESSION_LIMIT),
+        hexadecimal(value["digest"], DIGEST_LENGTH),
+        counts_from_json(value["counts"]),
+        metadata_from_json(value["metadata"]),
+        text(value["time"], 40),
+        text(value["actor"]),
+        number(value["seq"], SESSION_LIMIT),
+    )
 
 
 def _version_to_json(version: Version) -> dict[str, Any]:

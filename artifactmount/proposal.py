@@ -6,13 +6,16 @@ packs, the version's metadata, equal versions, aliases and cards are dealt with 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, repeat, zip_longest
 from itertools import compress as select
 from typing import Any, Protocol
 
 from blake3 import blake3
 
-from artifactmount.acts import Act, Close, Commit, Counts, Describe, Op, PutVersion, SetAlias
+from artifactmount.acts import PART_IDS_LIMIT, PARTS_LIMIT, Act, Close, Commit, Counts, Describe, Op, Part, PutVersion, SetAlias
 from artifactmount.artifact import Artifact, Writer, append, finish_trash
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card, Labels, check_labels, check_metadata
@@ -94,6 +97,21 @@ class Result:
     aliases: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A part that waits: its number (its session), or that of an equal one that was there (`changed` is False). `tracks` and `adds` are
+    plain bytes; `parts`: how many the id has now."""
+
+    artifact: str
+    id: str
+    part: int
+    changed: bool
+    files: int
+    tracks: int
+    adds: int
+    parts: int
+
+
 class Tree(Protocol):
     """What is proposed."""
 
@@ -106,14 +124,39 @@ class Tree(Protocol):
         ...
 
 
+class Gift(Protocol):
+    """What other sessions hold of what is proposed, and may be kept with it as it is: they end with the entry."""
+
+    @property
+    def sessions(self) -> frozenset[int]:
+        """Those sessions."""
+        ...
+
+    def places(self, builder: RunBuilder) -> list[Place | None]:
+        """Of each chunk of the builder's rows, in their order, its place in a pack that the rows name whole; None where it is in none."""
+        ...
+
+    def end(self, number: int) -> Op:
+        """What the entry says of them: they became this version."""
+        ...
+
+
 class Proposal:
     """One tree under way, in one session."""
 
     def __init__(
-        self, artifact: Artifact, catalog: Catalog, writer: Writer, options: Options, session: Session, packer: Packer, tree: Tree
+        self,
+        artifact: Artifact,
+        catalog: Catalog,
+        writer: Writer,
+        options: Options,
+        session: Session,
+        packer: Packer,
+        tree: Tree,
+        gift: Gift | None = None,
     ) -> None:
         self._artifact, self._catalog, self._writer, self._options = artifact, catalog, writer, options
-        self._session, self._packer, self._tree = session, packer, tree
+        self._session, self._packer, self._tree, self._gift = session, packer, tree, gift
         self._places: PlaceIndex | None = None
         self._kept: frozenset[PackId] = frozenset()
 
@@ -134,6 +177,38 @@ class Proposal:
         state = yield from finish_trash(self._artifact, appended.state, self._writer)
         return state, self._result(state)
 
+    def join(self, id_: str) -> Steps[tuple[State, Joined]]:
+        """Let it wait as a part of a version, or find it equal to one that waits: the state after it, and what was done. The tree MUST be
+        proposed against nothing."""
+        appended = yield from append(self._artifact, self._session.state, partial(self._make_part, id_), self._writer)
+        state = self._session.state = appended.state
+        yield from self._session.delete_leftovers(self._packer.used, ())
+        number, changed, counts = self._outcome
+        parts = len(state.parts.get(id_, ()))
+        return state, Joined(self._artifact.name, id_, number, changed, counts.files, counts.bytes, counts.adds, parts)
+
+    def _make_part(self, id_: str, state: State) -> Steps[Act | None]:
+        self._session.check(state)
+        table, builder = yield from self._tree.on(state)
+        parts = state.parts.get(id_, ())
+        twin = next((part for part in parts if part.digest == table.root and part.session in state.open), None)
+        if twin is not None:
+            self._outcome = (twin.session, False, twin.counts)
+            return None if self._session.id is None else Close(self._session.id)
+        if len(parts) == PARTS_LIMIT or (not parts and len(state.parts) == PART_IDS_LIMIT):
+            raise RefusedError(
+                f"{self._artifact.name}: {id_} has {PARTS_LIMIT} parts, and no id may have more"
+                if parts
+                else f"{self._artifact.name}: {PART_IDS_LIMIT} ids wait to be finished; finish or drop some first (`artifactmount log`)"
+            )
+        self._places = yield Local(lambda: self._catalog.places(state))
+        delta = builder.finish((yield from self._place_all(builder)))
+        metadata = yield from self._packer.store_metadata(Card().encode(), delta, b"")
+        counts = self._count(table, Run(delta, metadata.run, check=False))
+        assert self._session.id is not None  # its run was stored
+        self._outcome = (self._session.id, True, counts)
+        return Part(id_, self._session.id, table.root, counts, metadata)
+
     # -- the decision, on every state that a slot was lost to ------------------------------------------------------------------------
     def _make(self, state: State) -> Steps[Act | None]:
         self._session.check(state)
@@ -144,8 +219,7 @@ class Proposal:
         if twins:
             return (yield from self._equal_to(state, twins[-1]))
         self._places = yield Local(lambda: self._catalog.places(state))
-        elsewhere = yield from self._place_all(builder)
-        delta = builder.finish(lambda digest: elsewhere.get(digest) or self._packer.place(digest))
+        delta = builder.finish((yield from self._place_all(builder)))
         number, aliases = state.next, (LATEST, *self._options.aliases)
         full = yield from self._full_table(state, delta)
         card = self._options.card(Card())
@@ -154,18 +228,26 @@ class Proposal:
         named = PackRanges.of(run.packs)
         counts = self._count(table, run)
         put = PutVersion(number, state.highest, table.root, counts, metadata, named, self._options.type or state.type or "dataset")
-        ops: tuple[Op, ...] = (put, *(SetAlias(alias, number) for alias in aliases))
+        ops: tuple[Op, ...] = (put, *(SetAlias(alias, number) for alias in aliases), *self._ends(number))
         self._outcome = (number, True, counts)
         return self._entry(ops, [*metadata.packs, *named])
 
+    def _own(self) -> frozenset[int | None]:
+        """The sessions whose packs the entry keeps."""
+        return frozenset((self._session.id,)) | (frozenset() if self._gift is None else self._gift.sessions)
+
+    def _ends(self, number: int) -> tuple[Op, ...]:
+        return () if self._gift is None else (self._gift.end(number),)
+
     def _entry(self, ops: tuple[Op, ...], packs: list[PackId]) -> Commit:
-        self._kept = frozenset(pack for pack in packs if pack.session == self._session.id)
+        own = self._own()
+        self._kept = frozenset(pack for pack in packs if pack.session in own)
         return Commit(self._session.id, PackRanges.of(self._kept), ops)
 
     def _equal_to(self, state: State, twin: Version) -> Steps[Act | None]:
         """No new version: the aliases asked for, and `latest`, move to the equal one; a new note or metadata is written to its card."""
         aliases = (LATEST, *self._options.aliases) if self._options.latest else self._options.aliases
-        ops: list[Op] = [SetAlias(a, twin.n) for a in aliases if state.aliases.get(a) != twin.n]
+        ops: list[Op] = [*(SetAlias(a, twin.n) for a in aliases if state.aliases.get(a) != twin.n), *self._ends(twin.n)]
         packs: list[PackId] = []
         self._outcome = (twin.n, False, twin.counts)
         if self._options.describes:
@@ -183,19 +265,22 @@ class Proposal:
         return None if self._session.id is None else Close(self._session.id)
 
     # -- places and packs ----------------------------------------------------------------------------------------------------------
-    def _place_all(self, builder: RunBuilder) -> Steps[dict[bytes, Place]]:
+    def _place_all(self, builder: RunBuilder) -> Steps[Callable[[bytes], Place]]:
         """See to it that every chunk has a live place, and every content pack that is kept is named whole.
 
-        Returns the places in packs of other sessions. Each is asked for once: another process may change the index between two questions.
+        Returns what says where each chunk lies, asked for one after the other in the order of rows. A place in packs of other sessions is
+        looked up once: another process may change the index between two questions.
         """
         assert self._places is not None
+        given = [] if self._gift is None else self._gift.places(builder)
         while True:
-            used = set(builder.chunk_digests())
+            used = {digest for digest, place in zip_longest(builder.chunk_digests(), given) if place is None}
             self._packer.forget_partly_used(used)
             elsewhere = {digest: self._places.find(digest) for digest in used if digest not in self._packer}
             needed = {digest for digest, place in elsewhere.items() if place is None}
             if not needed:
-                return {digest: place for digest, place in elsewhere.items() if place is not None}
+                gifts = chain(given, repeat(None))
+                return lambda digest: next(gifts) or elsewhere.get(digest) or self._packer.place(digest)
             yield from self._tree.upload(builder, needed)
             yield from self._packer.finish()
 
@@ -203,10 +288,10 @@ class Proposal:
         """The bytes of a whole manifest to store beside the delta, where the chain of deltas has become long or heavy; else none."""
         if state.highest is None:
             return b""
-        chain = [state.versions[n].metadata for n in state.chain(state.highest)]
-        start = chain[0].full_length or chain[0].run_length
-        deltas = sum(link.run_length for link in chain[1:]) + len(delta)
-        if len(chain) < _FULL_CHAIN and (deltas <= start // 2 or deltas <= _FULL_BYTES):
+        links = [state.versions[n].metadata for n in state.chain(state.highest)]
+        start = links[0].full_length or links[0].run_length
+        deltas = sum(link.run_length for link in links[1:]) + len(delta)
+        if len(links) < _FULL_CHAIN and (deltas <= start // 2 or deltas <= _FULL_BYTES):
             return b""
         run = Run(delta, blake3(delta).digest(), check=False)
         full: bytes = yield Local(lambda: self._catalog.full_bytes(state, run))
@@ -216,7 +301,9 @@ class Proposal:
         modes = bytes(table.modes)
         kinds = [modes.count(mode) for mode in range(8)]
         tracks = sum(select(table.sizes, modes.translate(_FILE_MODES)))
-        new = {chunk.digest: chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session == self._session.id}
+        own = self._own()
+        # By place, as `sizes` counts: two parts may have stored one chunk each for itself.
+        new = {(chunk.place.pack, chunk.digest): chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session in own}
         changes = bytes(run.changes)
         return Counts(
             files=kinds[Kind.FILE] + kinds[Kind.FILE | 4],
@@ -235,6 +322,11 @@ class Proposal:
         aliases = tuple(sorted(alias for alias, n in state.aliases.items() if n == number))
         shown = (counts.added, counts.changed, counts.removed, counts.adds) if changed else (0, 0, 0, 0)
         return Result(self._artifact.name, number, changed, *shown, counts.bytes, aliases)
+
+
+def nothing() -> Table:
+    """The tree of no rows."""
+    return Table(memoryview(merge(None, [])), check=False)
 
 
 def as_run(builder: RunBuilder) -> Run:

@@ -133,6 +133,11 @@ class RunBuilder:
         heap = self._chunk_digests
         return (bytes(heap[i : i + DIGEST_LENGTH]) for i in range(0, len(heap), DIGEST_LENGTH))
 
+    def given_places(self) -> Iterator[Place]:
+        """The places that were given with the rows, chunk by chunk in row order; none where they are not known yet."""
+        packs = list(self._copied.packs)
+        return (Place(packs[pack], *rest) for pack, *rest in zip(*self._copied.columns, strict=True))
+
     def files(self) -> Iterator[tuple[bytes, bytes, int, list[bytes]]]:
         """(directory key, name, size, chunk digests) of every row that has chunks, in order."""
         row = name = digest = 0

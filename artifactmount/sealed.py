@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from blake3 import blake3
@@ -24,8 +24,11 @@ def seal(fields: Mapping[str, Any]) -> bytes:
     return canonical({**fields, "check": blake3(canonical(fields)).hexdigest()[:32]})
 
 
-def unseal(data: bytes, limit: int, what: str) -> dict[str, Any]:
-    """The fields of sealed bytes, without format and check. Raises CorruptError; NeedsNewerError for another format or any need."""
+def unseal(data: bytes, limit: int, what: str, known: Container[str] = ()) -> dict[str, Any]:
+    """The fields of sealed bytes, without format and check. `known`: words that may stand in `needs`.
+
+    Raises CorruptError; NeedsNewerError for another format or need.
+    """
     if len(data) > limit:
         raise CorruptError(f"{what} of {len(data)} bytes (limit {limit})")
     try:
@@ -42,6 +45,6 @@ def unseal(data: bytes, limit: int, what: str) -> dict[str, Any]:
     if type(found) is not int or found != FORMAT:
         raise NeedsNewerError(f"{what} has another format: this project needs a newer artifactmount")
     needs = rest.get("needs", [])
-    if not isinstance(needs, list) or needs:
+    if not isinstance(needs, list) or not all(isinstance(word, str) and word in known for word in needs):
         raise NeedsNewerError(f"{what} needs {needs!r:.80}: this project needs a newer artifactmount")
     return rest

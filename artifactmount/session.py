@@ -71,16 +71,16 @@ class Session:
     def resume(self, state: State) -> bool:
         """Go on with the journal's session, if it is still open in `state`."""
         self.state = state
-        if self.journal.session not in state.open:
+        if not state.is_working(self.journal.session):
             self.journal.forget()
             return False
         self.id, self._resumed = self.journal.session, True
         return True
 
     def check(self, state: State) -> None:
-        """Take over a newer state. Raises SessionClosedError when the session is not open in it."""
+        """Take over a newer state. Raises SessionClosedError when the session is not open in it, or a part has it."""
         self.state = state
-        if self.id is not None and self.id not in state.open:
+        if self.id is not None and not state.is_working(self.id):
             raise SessionClosedError(state)
 
     def delete_leftovers(self, used: Iterable[PackId], kept: Collection[PackId]) -> Steps[None]:
@@ -103,7 +103,7 @@ class Session:
 
         def close(state: State) -> Steps[Act | None]:
             yield from ()
-            return Close(session) if session in state.open else None
+            return Close(session) if state.is_working(session) else None
 
         try:
             with suppress(ArtifactError):
@@ -129,7 +129,7 @@ class Session:
         """
         self.state = yield from head(self._artifact, self.state)
         keys = yield from session_keys(self._artifact, session)
-        if keys and session in self.state.open and self.journal.forget(durably=True):
+        if keys and self.state.is_working(session) and self.journal.forget(durably=True):
             yield Delete(tuple(sorted(keys)))
 
 

@@ -19,7 +19,7 @@ from artifactmount.manifest import Table
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
-from artifactmount.proposal import Options, Proposal, Result, changed_by
+from artifactmount.proposal import Options, Proposal, Result, changed_by, nothing
 from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import has_references, scan
 from artifactmount.session import Session, complete
@@ -76,8 +76,11 @@ class Snapshot:
         writer: Writer,
         progress: Progress,
         journal: Journal | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
-        self._artifact, self._catalog, self._staging, self._stats = artifact, catalog, staging, stats
+        """`alone`: it is proposed against nothing, whatever versions there are: as a part of one."""
+        self._artifact, self._catalog, self._staging, self._stats, self._alone = artifact, catalog, staging, stats, alone
         self._options, self._writer, self._progress, self._journal = options, writer, progress, journal
         self._reader = ContentReader(staging, self._known, chunking=artifact.cipher.chunking)
         self._stats_key = artifact.cipher.chunking.own(staging.key)
@@ -100,20 +103,29 @@ class Snapshot:
     # -- from head to commit -------------------------------------------------------------------------------------------------------
     def steps(self, known: State | None) -> Steps[tuple[State, Result]]:
         """The whole snapshot: the state after it, and what it did."""
+        state = yield from self.begin(known)
+        return (yield from complete(self._artifact, self._writer, state, self))
+
+    def begin(self, known: State | None) -> Steps[State]:
+        """The newest state; the session of an interrupted snapshot of the same folder is gone on with."""
         state = yield from head(self._artifact, known)
         if self.session.resume(state):
             self._packer.restore()
-        return (yield from complete(self._artifact, self._writer, state, self))
+        return state
 
     def attempt(self, state: State) -> Steps[tuple[State, Result]]:
         """See Work."""
+        return (yield from (yield from self.prepare(state)).commit())
+
+    def prepare(self, state: State) -> Steps[Proposal]:
+        """Everything but the entry: what the folder holds is in the store, and proposed."""
         yield from self._proposal.look(state)
         yield from self._scan(state)
-        return (yield from self._proposal.commit())
+        return self._proposal
 
     def _scan(self, state: State) -> Steps[None]:
         """Find out what the folder changes against the latest version, whose references stay, and send the content that is new."""
-        base: Table = yield Local(lambda: self._catalog.latest(state))
+        base: Table = yield Local(lambda: nothing() if self._alone else self._catalog.latest(state))
         clock = self._staging.clock()
         self._progress.begin("scanning", 0, 0)
         found = scan(self._staging, base, lambda key: self._stats.get(self._stats_key, key))
@@ -132,6 +144,8 @@ class Snapshot:
     # -- what is proposed ----------------------------------------------------------------------------------------------------------
     def on(self, state: State) -> Steps[tuple[Table, RunBuilder]]:
         """See Tree. Where the highest version is another, by somebody else or because content came back, the delta is made against it."""
+        if self._alone:
+            return self._table, self._builder
         if state.latest != self._base_number:
             latest: Table = yield Local(lambda: self._catalog.latest(state))
             if not self._staging.whole and (has_references(latest) or has_references(self._base)):

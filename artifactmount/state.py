@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from artifactmount.acts import Counts, Metadata
+from artifactmount.acts import PART_IDS_LIMIT, PARTS_LIMIT, Counts, Metadata
 from artifactmount.ranges import PackId, PackRanges
 
 LATEST = "latest"
@@ -33,6 +33,23 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class StatePart:
+    """A part of a version to be. It is lost when its session is not open. `time`, `actor` and `seq` are those of the entry that said so."""
+
+    session: int
+    digest: bytes
+    counts: Counts
+    metadata: Metadata
+    time: str
+    actor: str
+    seq: int
+
+    def belongs(self) -> bool:
+        """Whether what it says of itself lies in its own session, which was opened before."""
+        return self.session < self.seq and self.metadata.full is None and all(s == self.session for s, _, _ in self.metadata.packs.ranges)
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """The log folded up to `seq`; `digest` is of the entry there. Versions are in ascending order of their numbers."""
 
@@ -47,6 +64,7 @@ class State:
     trash: PackRanges = field(default_factory=PackRanges)
     needs: frozenset[str] = frozenset()
     type: str | None = None
+    parts: dict[str, tuple[StatePart, ...]] = field(default_factory=dict)
 
     @staticmethod
     def empty(start: bytes) -> State:
@@ -105,7 +123,22 @@ class State:
             return "versions without `latest` or a type"
         if any(session > self.seq for session in self.open) or not self.moved.keys().isdisjoint(self.moved.values()):
             return "sessions or moves that cannot be"
+        if self._parts_contradict():
+            return "parts that cannot be"
         return None
+
+    def _parts_contradict(self) -> bool:
+        sessions = [part.session for parts in self.parts.values() for part in parts]
+        return (
+            len(self.parts) > PART_IDS_LIMIT
+            or len(set(sessions)) != len(sessions)
+            or any(NAME.fullmatch(id_) is None or not 0 < len(parts) <= PARTS_LIMIT for id_, parts in self.parts.items())
+            or any(not part.belongs() or part.seq > self.seq for parts in self.parts.values() for part in parts)
+        )
+
+    def is_working(self, session: int | None) -> bool:
+        """Whether a session is open and its writer's own: not closed, and not a part's."""
+        return session in self.open and all(part.session != session for parts in self.parts.values() for part in parts)
 
     def is_garbage(self, pack: PackId) -> bool:
         """R4: computable from the log alone, and once true, true for ever."""

@@ -42,9 +42,11 @@ __all__ = [
     "Error",
     "Run",
     "finish",
+    "finish_artifact",
     "init",
     "log_artifact",
     "run",
+    "upsert_artifact",
     "use_artifact",
 ]
 
@@ -125,6 +127,7 @@ class Run(_Run):
         super().__init__(settings, create=create, config=dict(config or {}))
         self.entity, self.label = labels.get("entity"), labels.get("label")
         self.name, self.job_type = labels.get("name") or self.id, labels.get("job_type")
+        self.group = labels.get("group")
 
     @property
     def project(self) -> str | None:
@@ -158,6 +161,7 @@ def init(
     config: Mapping[str, Any] | None = None,
     job_type: str | None = None,
     name: str | None = None,
+    group: str | None = None,
     **_: Any,
 ) -> Run:
     """Open the configured project ($ARTIFACTMOUNT_PROJECT, …), or the one at `project`, if that is a URL or a path. Other arguments of
@@ -165,7 +169,7 @@ def init(
     global run  # noqa: PLW0603 - in W&B, too, it is the module's
     place = _place(project)
     label = None if place else project
-    run = Run(Settings(place), create=True, config=config, entity=entity, label=label, name=name, job_type=job_type)
+    run = Run(Settings(place), create=True, config=config, entity=entity, label=label, name=name, job_type=job_type, group=group)
     current.begin(run._opened)
     return run
 
@@ -190,6 +194,16 @@ def log_artifact(*arguments: Any, **keywords: Any) -> _Artifact:
 def use_artifact(*arguments: Any, **keywords: Any) -> _Artifact:
     """`run.use_artifact` of the run under way."""
     return _current().use_artifact(*arguments, **keywords)
+
+
+def upsert_artifact(*arguments: Any, **keywords: Any) -> _Artifact:
+    """`run.upsert_artifact` of the run under way."""
+    return _current().upsert_artifact(*arguments, **keywords)
+
+
+def finish_artifact(*arguments: Any, **keywords: Any) -> _Artifact:
+    """`run.finish_artifact` of the run under way."""
+    return _current().finish_artifact(*arguments, **keywords)
 
 
 class Api(Run):

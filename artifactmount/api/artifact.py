@@ -311,20 +311,26 @@ class Artifact(Facts):
 
     def _log_to(self, opened: Opened, aliases: tuple[str, ...], tags: tuple[str, ...]) -> None:
         """Make the draft a version, or find the version that it is equal to. Raises what `Run.log_artifact` raises."""
-        draft = self._draft
+        staging, options = self._staging(opened), self._options(aliases, tags)
+        with staging:
+            result = take_staged(opened.project, staging, self._name, options)
+        self._become(Stored(opened, self._name, result.version))
+
+    def _staging(self, opened: Opened) -> AssembledStaging:
+        """The draft as a snapshot reads it."""
+        draft, project = self._draft, opened.project
         assert draft is not None
-        project = opened.project
         if self._base is not None and self._base.opened.url != project.url:
             raise ArgumentError(f"this draft is of a version in {self._base.opened.url}; it cannot be logged in {project.url}")
-        type_ = project.refresh(self._name).type
-        if type_ is not None and type_ != self._type:
-            raise ArgumentError(f"artifact {self._name} already exists with type {type_!r}; a name has one type")
-        options = self._options(aliases, tags)
+        self._check_type(opened)
         _check_apart(draft, project)
         assembly = self._grown(draft, opened) if self.incremental else draft.assembly
-        with AssembledStaging(assembly, self._name, project.artifact(self._name).cipher.chunking) as staging:
-            result = take_staged(project, staging, self._name, options)
-        self._become(Stored(opened, self._name, result.version))
+        return AssembledStaging(assembly, self._name, project.artifact(self._name).cipher.chunking)
+
+    def _check_type(self, opened: Opened) -> None:
+        type_ = opened.project.refresh(self._name).type
+        if type_ is not None and type_ != self._type:
+            raise ArgumentError(f"artifact {self._name} already exists with type {type_!r}; a name has one type")
 
     def _grown(self, draft: Draft, opened: Opened) -> Assembly:
         """What the newest version has, with the draft's own rows in its place."""

@@ -41,6 +41,7 @@ class Facts(Unsupported):
         self._stored: Stored | None = None
         self._manifest: Manifest | None = None
         self._final = False
+        self._shared: str | None = None
         self._base: Stored | None = None  # a version that rows of the draft are kept of
 
     def __repr__(self) -> str:
@@ -153,8 +154,8 @@ class Facts(Unsupported):
 
     @property
     def distributed_id(self) -> str | None:
-        """None: see `upsert_artifact`."""
-        return None
+        """The id under which this artifact was given to `upsert_artifact` or `finish_artifact`; None where it was not."""
+        return self._shared
 
     @property
     def history_step(self) -> int | None:

@@ -14,10 +14,11 @@ from artifactmount.api.artifact import Artifact
 from artifactmount.api.checks import argument, checked_aliases, checked_path, checked_tags
 from artifactmount.api.collection import Collection
 from artifactmount.api.opened import Opened
+from artifactmount.api.shared import gather, upsert
 from artifactmount.api.stored import Stored
 from artifactmount.api.unsupported import UnsupportedRun
 from artifactmount.difference import differences
-from artifactmount.errors import ArgumentError, ArtifactFinalizedError
+from artifactmount.errors import ArgumentError, ArgumentTypeError, ArtifactFinalizedError
 from artifactmount.history import of_path
 from artifactmount.names import Reference, parse, resolve
 from artifactmount.settings import Settings
@@ -59,6 +60,7 @@ class Run(UnsupportedRun):
         self._opened = Opened(settings, create=create)
         self.id, self.config = secrets.token_hex(4), dict(config or {})
         self.url = self._opened.url
+        self.group: str | None = None
 
     def __enter__(self: RunT) -> RunT:
         return self
@@ -108,6 +110,57 @@ class Run(UnsupportedRun):
             artifact.tags = [*artifact.tags, *labels]
             artifact.save()
         return artifact
+
+    def upsert_artifact(
+        self,
+        artifact_or_path: Artifact | str | os.PathLike[str],
+        name: str | None = None,
+        type: str | None = None,  # noqa: A002 - W&B's name for it
+        aliases: Iterable[str] | None = None,
+        distributed_id: str | None = None,
+    ) -> Artifact:
+        """Store a draft (or a path, as `log_artifact` takes it) as one part of a version that other runs, on any machines, make too, under
+        `distributed_id` (letters, digits, `_ . -`; default: the group of the run). `finish_artifact` makes the version; before that nothing
+        of it can be read. The draft cannot be changed any more.
+
+        `aliases` are set by `finish_artifact` only. Raises ArgumentTypeError (a TypeError) without an id or group; ArgumentError for a bad
+        id, another type than the name has, an incremental draft; ArtifactFinalizedError for a version; StagingError, RefusedError,
+        StoreError; OutcomeUnknownError: the same draft given again is not taken twice.
+        """
+        artifact = self._draft_of(artifact_or_path, name, type)
+        upsert(self._opened, artifact, self._shared_id(distributed_id, "upsert"), checked_aliases(aliases))
+        return artifact
+
+    def finish_artifact(
+        self,
+        artifact_or_path: Artifact | str | os.PathLike[str],
+        name: str | None = None,
+        type: str | None = None,  # noqa: A002 - W&B's name for it
+        aliases: Iterable[str] | None = None,
+        distributed_id: str | None = None,
+    ) -> Artifact:
+        """Make all parts of `distributed_id` one version, and return it; `latest` and `aliases` move to it. What the draft has is one more
+        part; a draft without files just finishes. Description, metadata, tags and ttl are the draft's. Parts that come later begin another
+        version.
+
+        Asked again (after an OutcomeUnknownError, say), it is the version that was made. Raises what `upsert_artifact` raises;
+        NotFoundError when there are no parts; RefusedError when two parts have other content at one path, or a part is lost.
+        """
+        artifact = self._draft_of(artifact_or_path, name, type)
+        gather(self._opened, artifact, self._shared_id(distributed_id, "finish"), checked_aliases(aliases))
+        return artifact
+
+    def _draft_of(self, artifact_or_path: Artifact | str | os.PathLike[str], name: str | None, type_: str | None) -> Artifact:
+        artifact = artifact_or_path if isinstance(artifact_or_path, Artifact) else self._of_path(os.fspath(artifact_or_path), name, type_)
+        if not artifact.is_draft():
+            raise ArtifactFinalizedError(f"{artifact.name} is a version already; new_draft() makes a draft of it")
+        return artifact
+
+    def _shared_id(self, distributed_id: str | None, what: str) -> str:
+        id_ = distributed_id or self.group
+        if id_ is None:
+            raise ArgumentTypeError(f"{what}_artifact needs a distributed_id, the same one in every run that makes the version")
+        return id_
 
     def _of_path(self, path: str, name: str | None, type_: str | None) -> Artifact:
         base = os.path.basename(path.rstrip("/")) or "root"

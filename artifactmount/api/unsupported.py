@@ -61,11 +61,3 @@ class UnsupportedRun:
     def link_artifact(self, *_: Any, **__: Any) -> NoReturn:
         """For W&B's registry."""
         _no("link_artifact", "two artifacts share nothing; an alias in its own artifact names a version")
-
-    def upsert_artifact(self, *_: Any, **__: Any) -> NoReturn:
-        """For W&B's distributed runs."""
-        _no("upsert_artifact", "one writer makes a version; the others can log artifacts of their own, or write to a folder that it adds")
-
-    def finish_artifact(self, *_: Any, **__: Any) -> NoReturn:
-        """For W&B's distributed runs."""
-        _no("finish_artifact", "one writer makes a version; see upsert_artifact")

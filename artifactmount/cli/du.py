@@ -9,7 +9,7 @@ import click
 
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.several import attempt, sort_out
-from artifactmount.cli.text import json_option, print_json, size, table
+from artifactmount.cli.text import json_option, plural, print_json, size, table
 from artifactmount.errors import UsageError
 from artifactmount.names import parse
 from artifactmount.project import Project
@@ -24,7 +24,7 @@ def du(settings: Settings, what: str | None, as_json: bool) -> int:
     """Show what versions cost.
 
     Of each version what it tracks (the sum of its files), what it adds (charged to the oldest version that has it), and what deleting it
-    now would free. Without an argument the totals of all artifacts.
+    now would free. Without an argument the totals of all artifacts. Parts that wait to be finished are named below, and in no total.
     """
     reference = None if what is None else parse(what)
     if reference is not None and (reference.version is not None or reference.path):
@@ -33,6 +33,9 @@ def du(settings: Settings, what: str | None, as_json: bool) -> int:
         if reference is None:
             return _artifacts(project, as_json)
         _versions(_sizes(project, reference.artifact), as_json)
+        if not as_json:
+            for id_, parts in sorted(project.refresh(reference.artifact).parts.items()):
+                print(f"waiting: {plural(len(parts), 'part')} of {id_}, {size(sum(part.counts.adds for part in parts))}")
     return 0
 
 

@@ -17,8 +17,10 @@ from artifactmount.acts import (
     DeleteArtifact,
     DeleteVersion,
     Describe,
+    EndParts,
     Move,
     Op,
+    Part,
     Purge,
     PutVersion,
     RemoveAlias,
@@ -152,6 +154,8 @@ def _line(name: str, event: Event) -> str:
             said = ", ".join(_op(name, op) for op in act.ops if not (isinstance(op, SetAlias) and op.name == "latest")) or "latest moved"
         case Purge(keys):
             said = f"{name}: {plural(len(keys), 'pack')} purged from the store"
+        case Part(id_, session, _, c):
+            said = f"{name}: part {session} of {id_}  {plural(c.files, 'file')}  adds {size(c.adds)}  tracks {size(c.bytes)}"
         case _:
             return ""  # that a session began or ended is in --json
     return said if event.refusal is None else f"{said} (no effect: {event.refusal})"
@@ -173,6 +177,8 @@ def _op(name: str, op: Op) -> str:
             return f"{name} deleted"
         case ReplaceRun(n=n, base=base):
             return f"{name}:v{n} " + ("is the oldest now" if base is None else f"follows v{base} now")
+        case EndParts(id_, sessions, n):
+            return f"{plural(len(sessions), 'part')} of {id_} " + ("given up" if n is None else f"made {name}:v{n}")
         case Move(moves):
             return f"{plural(len(moves), 'pack')} written anew"
 

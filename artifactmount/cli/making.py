@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from artifactmount.cli.text import print_json, size
+from artifactmount.cli.text import plural, print_json, size
 from artifactmount.errors import UsageError
 from artifactmount.names import check_alias
-from artifactmount.proposal import Options, Result
+from artifactmount.proposal import Joined, Options, Result
 
 _OPTIONS = (
     click.option("--alias", "aliases", metavar="NAME", multiple=True, help="Point this alias to the version, too. May be repeated."),
@@ -61,6 +61,26 @@ def print_result(result: Result, as_json: bool) -> None:
     else:
         changes = f"+{result.added} ~{result.modified} -{result.removed}"
         print(f"{result.artifact}:v{result.version}  {changes}  adds {size(result.adds)}  tracks {size(result.tracks)}")
+
+
+def print_joined(joined: Joined, as_json: bool) -> None:
+    """Say which part it is, and how many there are."""
+    if as_json:
+        print_json(
+            {
+                "artifact": joined.artifact,
+                "id": joined.id,
+                "part": joined.part,
+                "changed": joined.changed,
+                "files": joined.files,
+                "adds": joined.adds,
+                "tracks": joined.tracks,
+                "parts": joined.parts,
+            }
+        )
+        return
+    what = f"adds {size(joined.adds)}  tracks {size(joined.tracks)}" if joined.changed else "is there already"
+    print(f"{joined.artifact}: part {joined.part} of {joined.id}  {plural(joined.files, 'file')}  {what}  ({plural(joined.parts, 'part')})")
 
 
 def _as_json(result: Result) -> dict[str, Any]:

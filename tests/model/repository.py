@@ -11,7 +11,20 @@ from typing import NamedTuple, TypeVar
 
 from blake3 import blake3
 
-from artifactmount.acts import Act, Close, Commit, DeleteArtifact, DeleteVersion, Describe, Op, Open, PutVersion, RemoveAlias, SetAlias
+from artifactmount.acts import (
+    Act,
+    Close,
+    Commit,
+    DeleteArtifact,
+    DeleteVersion,
+    Describe,
+    Op,
+    Open,
+    Part,
+    PutVersion,
+    RemoveAlias,
+    SetAlias,
+)
 from artifactmount.artifact import Appended, Artifact, Writer, append, finish_trash, head, session_keys
 from artifactmount.cache import Cache
 from artifactmount.cache.stats import StatCache
@@ -21,10 +34,13 @@ from artifactmount.delete import Deleted, Deletion, Still, delete_all_steps
 from artifactmount.digest import content_digest
 from artifactmount.errors import KeyMissingError, NotFoundError, OutcomeUnknownError, RefusedError, StoreError
 from artifactmount.garbage import collect_steps
+from artifactmount.gather import Gathering, drop_steps
 from artifactmount.journal import Journal
 from artifactmount.log import Entry
 from artifactmount.pack import TableRow
+from artifactmount.parts import Contribution
 from artifactmount.progress import Silent
+from artifactmount.proposal import Joined
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import Kind, is_executable, kind_of, path_of
 from artifactmount.run import Run
@@ -40,6 +56,7 @@ from tests.model.simulator import Process, World
 T = TypeVar("T")
 
 PROJECT, NAME = "11" * 16, "animals"
+_PLAIN = Options()
 
 
 class Leaf(NamedTuple):
@@ -123,14 +140,28 @@ class History:
 
 @dataclass(eq=False, slots=True)
 class Asked:
-    """One snapshot that a client was asked for, and how it ended. `since`: entries in the log when it began."""
+    """One snapshot that a client was asked for, and how it ended. `since`: entries in the log when it began. `gathers`: the id of the parts
+    that it makes a version of, instead of a tree (see `Repository.tree_of`)."""
 
     actor: str
     tree: Tree
     options: Options
     since: int
+    gathers: str | None = None
     result: Result | None = None
     seq: int = -1
+    error: Exception | None = None
+    over: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Contributed:
+    """One part that a client was asked for, and how it ended."""
+
+    actor: str
+    id: str
+    tree: Tree
+    result: Joined | None = None
     error: Exception | None = None
     over: bool = False
 
@@ -198,6 +229,56 @@ class Client:
 
         return repository.world.start(asked.actor, snapshot.steps(self.known), ended)
 
+    def part(self, tree: Tree, id_: str, then: Callable[[Process], None] = lambda _: None) -> Process:
+        """Start to store this tree as a part."""
+        repository = self._repository
+        write_tree(self.staging, tree)
+        writer = repository.writer(self.name)
+        asked = repository.contributed[writer.actor] = Contributed(writer.actor, id_, tree)
+        staging, stats = Staging(str(self.staging)), StatCache(self.cache.path)
+        journal = Journal(self.journal) if self.journal else Journal.nowhere()
+        journal.__enter__()
+        part = Contribution(repository.artifact, self.catalog(), staging, stats, id_, writer, Silent(), journal)
+
+        def ended(process: Process) -> None:
+            part.close()
+            journal.__exit__()
+            staging.__exit__()
+            stats.__exit__()
+            asked.over, asked.error = True, process.error
+            if process.crashed:
+                self.restart()
+            elif process.result is not None:
+                self.known, asked.result = process.result
+            then(process)
+
+        return repository.world.start(asked.actor, part.steps(self.known), ended)
+
+    def finish(self, id_: str, options: Options = _PLAIN, then: Callable[[Process], None] = lambda _: None) -> Process:
+        """Start to make a version of the parts of an id."""
+        repository = self._repository
+        writer = repository.writer(self.name)
+        asked = Asked(writer.actor, {}, options, repository.history.read().seq + 1, id_)
+        repository.asked[asked.actor] = asked
+        gathering = Gathering(repository.artifact, self.catalog(), writer, id_, options)
+
+        def ended(process: Process) -> None:
+            asked.over, asked.error = True, process.error
+            if process.crashed:
+                self.restart()
+            elif process.result is not None:
+                self.known, asked.result = process.result
+                asked.seq = process.result[0].seq
+            then(process)
+
+        return repository.world.start(asked.actor, gathering.steps(self.known), ended)
+
+    def drop(self, id_: str, then: Callable[[Process], None] = lambda _: None) -> Process:
+        """Start to give up the parts of an id."""
+        repository, writer = self._repository, self._repository.writer(self.name)
+        steps = _state_of(drop_steps(repository.artifact, writer, self.known, id_, None))
+        return repository.world.start(writer.actor, steps, self._ended(then))
+
     def delete(
         self,
         numbers: Iterable[int],
@@ -254,7 +335,7 @@ class Client:
                 self.restart()
             elif process.result is not None:
                 self.known = process.result
-            assert process.error is None or isinstance(process.error, StoreError)
+            assert process.error is None or isinstance(process.error, StoreError | NotFoundError)
             then(process)
 
         return ended
@@ -308,6 +389,7 @@ class Repository:
     folder: Path
     artifact: Artifact = field(default_factory=lambda: encryption.artifact(PROJECT, NAME))
     asked: dict[str, Asked] = field(default_factory=dict)
+    contributed: dict[str, Contributed] = field(default_factory=dict)
     removals: list[Removal] = field(default_factory=list)
     clock: Callable[[], str] = lambda: "1970-01-01T00:00:00.000000Z"  # what writers take for the time
     faithful: bool = False  # no request is lost or late: what is gone must stay gone
@@ -358,6 +440,18 @@ class Repository:
                     self._runs[version.metadata.run] = Run(delta, version.metadata.run, name=self.artifact.cipher.chunking.digest)
         self._loaded = len(self.history.states)
 
+    def tree_of(self, actor: str) -> Tree:
+        """What a writer that committed made a version of: where it gathered, the parts that there were right before its commit."""
+        asked, entries = self.asked[actor], self.history.entries
+        if asked.gathers is None:
+            return asked.tree
+        commit = next(entry for entry in entries if entry.actor == actor and isinstance(entry.act, Commit))
+        tree: Tree = {}
+        for part in self.history.states[commit.seq].parts[asked.gathers]:
+            for path, leaf in with_directories(self.contributed[part.actor].tree).items():
+                assert tree.setdefault(path, leaf) == leaf
+        return tree
+
     def charged(self, state: State, where: State | None = None) -> dict[tuple[PackId, bytes], tuple[int, int]]:
         """Every live place of a state (as `where` resolves it): the oldest version that names it, and its plain bytes."""
         self._keep_runs()
@@ -395,6 +489,7 @@ class Repository:
     def check_told(self) -> None:
         """I4: what each was told of what it did."""
         self._check_promises()
+        self._check_parts()
         self._check_removals()
 
     def _check_log(self) -> None:
@@ -422,7 +517,7 @@ class Repository:
         for entry in self.history.entries:
             for op in entry.act.ops if isinstance(entry.act, Commit) else ():
                 if isinstance(op, PutVersion):
-                    tree = frozenset(with_directories(self.asked[entry.actor].tree).items())
+                    tree = frozenset(with_directories(self.tree_of(entry.actor)).items())
                     assert trees.setdefault(tree, op.digest) == op.digest
         assert len(set(trees.values())) == len(trees)
 
@@ -441,9 +536,30 @@ class Repository:
                 ops = entry.act.ops if isinstance(entry.act, Commit) else ()
                 assert [op.n for op in ops if isinstance(op, PutVersion)] == ([number] if asked.result.changed else [])
                 assert self._fulfilled(state, asked)
+            elif asked.gathers is not None:
+                assert not asked.result.changed
+                states = self.history.states[asked.since : asked.seq + 2]
+                assert any(number in state.versions and asked.gathers not in state.parts for state in states)
             else:
                 assert not asked.result.changed
                 assert any(self._fulfilled(state, asked) for state in self.history.states[asked.since : asked.seq + 2])
+
+    def _check_parts(self) -> None:
+        """The same of parts: acknowledged, exactly once; refused, never; unknown, at most once. A part is not its writer's to commit."""
+        for asked in self.contributed.values():
+            entries = [entry for entry in self.history.entries if entry.actor == asked.actor]
+            parts = [entry.act for entry in entries if isinstance(entry.act, Part)]
+            assert len(parts) <= 1 and not any(isinstance(entry.act, Commit) for entry in entries)
+            if asked.result is None:
+                assert not parts or asked.error is None or isinstance(asked.error, OutcomeUnknownError), repr(asked.error)
+            elif asked.result.changed:
+                assert [(part.id, part.session) for part in parts] == [(asked.id, asked.result.part)]
+            else:
+                assert not parts
+        for state in self.history.states:
+            for parts_ in state.parts.values():
+                there = [part.digest for part in parts_ if part.session in state.open]
+                assert len(set(there)) == len(there)
 
     def _fulfilled(self, state: State, asked: Asked) -> bool:
         assert asked.result is not None
@@ -548,7 +664,7 @@ class Repository:
                 if isinstance(op, PutVersion | Describe):
                     notes[op.n] = self.asked[entry.actor].options.note or ""
         for n, version in state.versions.items():
-            assert read_tree(self.store, catalog, state, n) == with_directories(self.asked[version.actor].tree), f"v{n}"
+            assert read_tree(self.store, catalog, state, n) == with_directories(self.tree_of(version.actor)), f"v{n}"
             assert catalog.card(version) == Card(notes[n])
             assert PackRanges.of(catalog.run(version).packs) == version.packs
             assert {state.resolve(pack) for pack in (*version.packs, *version.metadata.packs)} <= set(state.packs)
@@ -615,4 +731,6 @@ def expected(asked: Asked, *, closed: bool, faulty: bool) -> bool:
         return True
     if isinstance(asked.error, RefusedError):
         return closed
+    if asked.gathers is not None and isinstance(asked.error, NotFoundError):
+        return True
     return faulty and isinstance(asked.error, StoreError)

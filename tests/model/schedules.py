@@ -141,6 +141,8 @@ def _play(repo: Repository, numbers: Random) -> Played:
         repo.world.faults = 0
         for asked in repo.asked.values():
             assert expected(asked, closed=True, faulty=faults > 0), repr(asked.error)
+        for part in repo.contributed.values():
+            assert part.error is None or isinstance(part.error, RefusedError) or (faults and isinstance(part.error, StoreError))
         for removal in repo.removals:
             allowed = (NotFoundError, RefusedError, StoreError) if faults else (NotFoundError, RefusedError)
             assert removal.error is None or isinstance(removal.error, allowed), repr(removal.error)
@@ -158,11 +160,13 @@ _Job = tuple[Tree, Options] | str
 
 def _job(numbers: Random, trees: list[Tree]) -> _Job:
     kind = numbers.random()
-    if kind < 0.45:
+    if kind < 0.38:
         return _snapshot(numbers, trees)
-    if kind < 0.8:
+    if kind < 0.55:
+        return f"{'finish' if numbers.random() < 0.3 else 'part'} {numbers.choice(('one', 'one', 'one', 'two'))}"
+    if kind < 0.83:
         return "delete"
-    return numbers.choice(("close", "gc", "gc", "everything", "read", "read", "read"))
+    return numbers.choice(("close", "gc", "gc", "everything", "drop", "read", "read", "read"))
 
 
 def _snapshot(numbers: Random, trees: list[Tree]) -> tuple[Tree, Options]:
@@ -180,6 +184,17 @@ def _snapshot(numbers: Random, trees: list[Tree]) -> tuple[Tree, Options]:
     trees.append(without_conflicts(tree))
     note = numbers.choice((None, None, "first", "second"))
     return trees[-1], Options(aliases=numbers.choice(((), (), ("best",))), note=note)
+
+
+def _part(numbers: Random) -> Tree:
+    """Mostly a tree that fits others: what is at a path follows from the path."""
+    tree: Tree = {}
+    for path in numbers.sample(_PATHS, numbers.randint(0, 3)):
+        letter = path[-1] if numbers.random() < 0.95 else "z"
+        tree[path] = Leaf(Kind.FILE, b"content of %s" % letter.encode())
+    if numbers.random() < 0.1:
+        tree["large"] = Leaf(Kind.FILE, _LARGE[0])
+    return without_conflicts(tree)
 
 
 class _Crew:
@@ -215,6 +230,12 @@ class _Crew:
                 return client.delete_everything(then)
             case "read":
                 return self._read(client, then)
+            case "drop":
+                return client.drop("one", then)
+            case "part one" | "part two":
+                return client.part(_part(self._numbers), job[5:], then)
+            case "finish one" | "finish two":
+                return client.finish(job[7:], then=then)
             case (tree, options):
                 return client.snapshot(tree, options, then)
         raise ValueError(job)

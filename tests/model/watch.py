@@ -19,7 +19,7 @@ Where each invariant of the protocol is checked:
 
 from __future__ import annotations
 
-from artifactmount.acts import Commit
+from artifactmount.acts import Commit, EndParts
 from artifactmount.cache import Cache
 from artifactmount.catalog import Catalog
 from artifactmount.log import Entry
@@ -81,7 +81,7 @@ class Watch:
         """One more entry: the reference does what was asked of its writer, and comes to the same."""
         for pack in self._packs:
             assert after.is_garbage(pack) or not before.is_garbage(pack), f"{pack} was garbage before entry {entry.seq}"
-        if isinstance(entry.act, Commit):
+        if isinstance(entry.act, Commit) and not _gives_up(entry.act):
             commits = [other for other in self._repository.history.entries if other.actor == entry.actor and isinstance(other.act, Commit)]
             assert commits == [entry], f"{entry.actor} commits twice"
             self._do(entry.actor)
@@ -95,7 +95,7 @@ class Watch:
     def _do(self, actor: str) -> None:
         repository = self._repository
         if asked := repository.asked.get(actor):
-            self.reference.snapshot(asked.tree, asked.options.aliases, asked.options.note)
+            self.reference.snapshot(repository.tree_of(actor), asked.options.aliases, asked.options.note)
         elif removal := next((removal for removal in repository.removals if removal.actor == actor), None):
             self.reference.delete(removal.numbers)
         else:
@@ -135,5 +135,9 @@ class Watch:
         state = self._repository.history.read()
         for n, live in self.reference.versions.items():
             assert self._catalog.card(state.versions[n]).note == live.note, f"the note of v{n}"
-            asked = self._repository.asked[state.versions[n].actor]
-            assert with_directories(asked.tree) == live.tree
+            assert with_directories(self._repository.tree_of(state.versions[n].actor)) == live.tree
+
+
+def _gives_up(commit: Commit) -> bool:
+    """Whether it only says that parts are no more: of that no version, alias or number changes."""
+    return all(isinstance(op, EndParts) and op.n is None for op in commit.ops)

@@ -16,20 +16,24 @@ import zstandard
 from blake3 import blake3
 
 from artifactmount.acts import (
+    Act,
     Close,
     Commit,
     Counts,
     DeleteArtifact,
     DeleteVersion,
     Describe,
+    EndParts,
     Metadata,
     Move,
     Open,
+    Part,
     Purge,
     PutVersion,
     RemoveAlias,
     ReplaceRun,
     SetAlias,
+    needs_of,
 )
 from artifactmount.card import Card
 from artifactmount.digest import chunk_digest, content_digest
@@ -45,7 +49,7 @@ from artifactmount.reference import Referent
 from artifactmount.rows import Change, Kind, mode_of
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
-from artifactmount.state import State, Version
+from artifactmount.state import State, StatePart, Version
 from tests.unit import encrypted_formats
 from tests.unit.encrypted_formats import by_who_has_the_key
 from tests.unit.mutations import KEYS, NAMES, NUMBERS, TEXTS, canonical, chew, other_json, seal
@@ -103,11 +107,13 @@ ACTS = (
             SetAlias("latest", 2),
             RemoveAlias("best"),
             Describe(1, META),
+            EndParts("run-1", (4, 9), 2),
             DeleteArtifact(),
         ),
     ),
+    Part("run-1", 4, digest("tree"), Counts(1, 2, 3, 4, 5, 6, 7, 8, 9), replace(META, full=None, full_length=0)),
 )
-ENTRIES = [encode_entry(Entry(7, digest("prev"), bytes(16), "2026-01-01T00:00:00Z", "me", "t/1", act)) for act in ACTS]
+ENTRIES = [encode_entry(Entry(7, digest("prev"), bytes(16), "2026-01-01T00:00:00Z", "me", "t/1", act, needs_of(act))) for act in ACTS]
 V0 = Version(0, None, digest("a"), Counts(), META, packs((0, 0)), "2026-01-01T00:00:00Z", "me", 1)
 STATE = State(
     127,
@@ -119,8 +125,9 @@ STATE = State(
     packs((0, 0), (4, 0), (4, 1)),
     {PackId(0, 3): PackId(4, 0), PackId(0, 4): PackId(4, 1)},
     packs((1, 0)),
-    frozenset(),
+    frozenset({"parts"}),
     "dataset",
+    {"run-1": (StatePart(12, digest("p"), Counts(1), Metadata(packs((12, 1)), digest("run"), 10), "2026-01-01T00:00:00Z", "me", 13),)},
 )
 
 
@@ -319,21 +326,25 @@ def fold_any(seed: int) -> int:
     state, done = State.empty(bytes(32)), 0
     for _ in range(chance.choice((3, 8, 20))):
         act = any_act(chance, state)
-        entry = Entry(state.seq + 1, state.digest, bytes(16), "2026-01-01T00:00:00Z", "me", "t/1", act)
+        entry = Entry(state.seq + 1, state.digest, bytes(16), "2026-01-01T00:00:00Z", "me", "t/1", act, needs_of(act))
         state, refusal = fold(state, entry, chance.randbytes(32))
         done += refusal is None
         assert state.contradiction() is None, refusal
-        assert decode_checkpoint(encode_checkpoint(state)) == replace(state, needs=frozenset())
+        assert decode_checkpoint(encode_checkpoint(state)) == state
     return done
 
 
-def any_act(chance: random.Random, state: State) -> Open | Close | Purge | Commit:
+def any_act(chance: random.Random, state: State) -> Act:
     """An act that may fit a state, or not."""
     session = chance.choice((*state.open, None, 5)) if chance.random() < 0.9 else 3
     if chance.random() < 0.25 or (not state.open and chance.random() < 0.5):
         return chance.choice(
             (Open(bytes(16)), Open(bytes(16)), Close(chance.choice((*state.open, 7))), Purge(PackRanges(((0, 0, 10**8 - 1),))))
         )
+    id_ = chance.choice((*state.parts, "new", "no id"))
+    if chance.random() < 0.2 and session is not None:
+        metadata = Metadata(PackRanges(((chance.choice((session, session, 0)), 7, 7),)), chance.randbytes(32), 10)
+        return Part(id_, session, chance.choice((bytes(32), chance.randbytes(32))), Counts(), metadata)
     keep = PackRanges(((session, 0, chance.choice((0, 3, 10**8 - 1))),)) if session is not None else PackRanges()
     mine = PackRanges(((session or 0, 0, 0),))
     known = [*state.versions, state.next, state.next + 1]
@@ -342,7 +353,7 @@ def any_act(chance: random.Random, state: State) -> Open | Close | Purge | Commi
         n, base = chance.choice(known), chance.choice((state.highest, None, 0))
         named = chance.choice((mine, state.packs, PackRanges(((session or 0, 0, 2),)), PackRanges(((8, 0, 10**8 - 1),))))
         metadata = Metadata(mine, chance.randbytes(32), 10)
-        match chance.randrange(8):
+        match chance.randrange(9):
             case 0 | 1 | 2:
                 ops.append(PutVersion(state.next, state.highest, chance.randbytes(32), Counts(), metadata, named, "t"))
                 ops.append(SetAlias("latest", state.next))
@@ -355,6 +366,9 @@ def any_act(chance: random.Random, state: State) -> Open | Close | Purge | Commi
                 ops.append(Move(((chance.choice(old), PackId(session or 0, 3)),)))
             case 6:
                 ops.append(chance.choice((SetAlias(chance.choice(TEXTS)[:128], n), SetAlias("best", n), RemoveAlias("best"))))
+            case 7:
+                there = [part.session for part in state.parts.get(id_, ())]
+                ops.append(EndParts(id_, tuple(there[chance.choice((0, 0, 1)) :] or [5]), chance.choice((None, n))))
             case _:
                 ops.append(chance.choice((Describe(n, metadata), DeleteArtifact())))
     return Commit(session, keep, tuple(ops))

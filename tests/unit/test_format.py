@@ -265,7 +265,7 @@ def test_acts() -> None:
     acts += [decode_entry(example(name), seq).act for seq, name in enumerate(("open", "commit"))]
     assert isinstance(acts[-2], Open) and acts[-2].salt == bytes(range(16, 32))
     ops = [op for act in acts if isinstance(act, Commit) for op in act.ops]
-    assert len({type(act) for act in acts}) == 4 and len({type(op) for op in ops}) == 8  # every act and op is shown
+    assert len({type(act) for act in acts}) == 5 and len({type(op) for op in ops}) == 9  # every act and op is shown
     assert ops[-3] == DeleteArtifact()
 
 

@@ -26,6 +26,7 @@ from artifactmount.acts import (
     RemoveAlias,
     ReplaceRun,
     SetAlias,
+    needs_of,
 )
 from artifactmount.errors import CorruptError, NeedsNewerError
 from artifactmount.fold import fold
@@ -57,7 +58,7 @@ def put(
 def entry_for(state: State, act: Act) -> Entry:
     seq = state.seq + 1
     checkpoint = blake3(encode_checkpoint(state)).digest() if needs_checkpoint(seq) else None
-    return Entry(seq, state.digest, bytes(16), "2026-01-01T00:00:00.000000Z", "me", "test", act, (), checkpoint)
+    return Entry(seq, state.digest, bytes(16), "2026-01-01T00:00:00.000000Z", "me", "test", act, needs_of(act), checkpoint)
 
 
 def step(state: State, act: Act) -> tuple[State, str | None]:
@@ -67,7 +68,7 @@ def step(state: State, act: Act) -> tuple[State, str | None]:
     after, refusal = fold(state, entry, entry_digest(data))
     assert after.seq == entry.seq and after.digest == entry_digest(data)
     if refusal is not None:
-        assert replace(after, seq=state.seq, digest=state.digest) == state
+        assert replace(after, seq=state.seq, digest=state.digest, needs=state.needs) == state
     return after, refusal
 
 
