@@ -81,7 +81,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of it. Counts are rows; `adds` and `tracks` are plain bytes; `changed` is False when an equal version was found."""
+    """What became of it. Counts are rows; `adds` and `tracks` are plain bytes; `changed` is False when an equal version was found.
+
+    `ignored`: how many entries of a folder were left out, as its `.artifactignore` says."""
 
     artifact: str
     version: int
@@ -92,6 +94,7 @@ class Result:
     adds: int
     tracks: int
     aliases: tuple[str, ...]
+    ignored: int = 0
 
 
 class Tree(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,9 @@ def _refuse_constant(word: str) -> None:
 
 def print_result(result: Result, as_json: bool) -> None:
     """Say which version it became, and what that changes."""
+    if result.ignored:
+        what = "1 entry is" if result.ignored == 1 else f"{result.ignored:,} entries are"
+        print(f"artifactmount: {what} left out, as .artifactignore says", file=sys.stderr)
     if as_json:
         print_json(_as_json(result))
     elif not result.changed:
@@ -74,4 +78,5 @@ def _as_json(result: Result) -> dict[str, Any]:
         "adds": result.adds,
         "tracks": result.tracks,
         "aliases": list(result.aliases),
+        "ignored": result.ignored,
     }

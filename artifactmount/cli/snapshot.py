@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
+from artifactmount.checkout import Checkout, find, read
 from artifactmount.cli.making import options_of, print_result, version_options
 from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import json_option
-from artifactmount.names import check_artifact
-from artifactmount.snapshot import take
+from artifactmount.errors import UsageError
+from artifactmount.names import check_artifact, parse
+from artifactmount.project import same_place
+from artifactmount.proposal import Options, Result
+from artifactmount.snapshot import take, take_onto
+from artifactmount.status import log
 
 
 @click.command(epilog="Example: artifactmount snapshot ./animals animals --alias best --note 'rats added'")
-@click.argument("folder", metavar="DIR", type=click.Path())
-@click.argument("artifact")
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path())
+@click.argument("artifact", metavar="[ARTIFACT]", required=False)
+@click.option("--from", "base", metavar="ARTIFACT:V", help="Lay DIR over this version: add and replace, remove nothing.")
+@click.option("--force", is_flag=True, help="Of a checkout: also when there is a newer version than its own. What that changed is undone.")
 @version_options
 @json_option
 @click.pass_obj
 def snapshot(
     settings: Settings,
     folder: str,
-    artifact: str,
+    artifact: str | None,
+    base: str | None,
+    force: bool,
     aliases: tuple[str, ...],
     note: str | None,
     type_: str | None,
@@ -30,11 +41,43 @@ def snapshot(
     """Make a folder the next version of an artifact.
 
     Only what changed is read and uploaded. The same content again makes no new version. `latest` follows by itself. References of the
-    newest version stay, unless the folder has something else in their place.
+    newest version stay, unless the folder has something else in their place. What .artifactignore files name (git's syntax) is left out,
+    unless the newest version has it. A checkout knows its ARTIFACT; DIR may lie in it then, and is the current folder when not given.
     """
     named(folder, "DIR")
-    check_artifact(artifact)
+    if artifact is not None:
+        check_artifact(artifact)
     options = options_of(aliases, note, type_, metadata)
-    with settings.open(create=not settings.url.startswith("s3://")) as project:
-        result = take(project, folder, artifact, options, progress())
+    if base is not None:
+        result = _onto(settings, folder, artifact, base, force, options)
+    elif (checkout := _checkout(settings, folder, artifact)) is not None:
+        with settings.at(checkout.project, checkout.path).open() as project:
+            result = log(project, checkout, options, progress(), force=force)
+    elif force:
+        raise UsageError("--force is for the snapshot of a checkout")
+    else:
+        assert artifact is not None
+        with settings.open(create=not settings.url.startswith("s3://")) as project:
+            result = take(project, folder, artifact, options, progress())
     print_result(result, as_json)
+
+
+def _checkout(settings: Settings, folder: str, artifact: str | None) -> Checkout | None:
+    """The checkout that is meant: the one that DIR is or lies in; with an ARTIFACT, only the one that DIR is, where it is of that."""
+    if artifact is None:
+        return find(folder)
+    checkout = read(os.path.realpath(folder))
+    ours = checkout is not None and checkout.artifact == artifact and same_place(settings.url, checkout.project)
+    if checkout is not None and not ours:
+        checkout.check_there()  # an empty mountpoint, or half a copy, is no version of anything
+    return checkout if ours else None
+
+
+def _onto(settings: Settings, folder: str, artifact: str | None, base: str, force: bool, options: Options) -> Result:
+    reference = parse(base)
+    if reference.path or (artifact is not None and artifact != reference.artifact):
+        raise UsageError(f"--from takes a version of the artifact itself: artifactmount snapshot --from {artifact}:v3 {folder} {artifact}")
+    if force:
+        raise UsageError("--force is for the snapshot of a checkout")
+    with settings.open() as project:
+        return take_onto(project, folder, reference, options, progress())
