@@ -141,14 +141,7 @@ class Workspace:
             lower = checkout.below("lower")
             mount = Mount(self._project.url, settings.cache_path, settings.budget, lower, settings.state_directory)
             start_asking(replace(mount, umask=_umask(), beneath=True), settings.keyring)
-        options = _OPTIONS.format(artifact=checkout.artifact, number=checkout.lower.number)
-        if checkout.method == OVERLAY:
-            command = ["mount", "-t", "overlay", "-o", options + _KERNEL_OPTIONS, "artifactmount", checkout.path]
-        else:
-            command = ["fuse-overlayfs", "-o", options, checkout.path]
-        done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode:
-            raise RefusedError(" ".join((done.stderr or done.stdout).split()) or f"{command[0]} ended with {done.returncode}")
+        lay_over(checkout)
 
     def _unmount(self, checkout: Checkout) -> None:
         """Take away the overlay and the mount beneath, as far as they are there. Raises RefusedError when it is in use."""
@@ -187,6 +180,18 @@ class Workspace:
             for name in ("upper", "work", "lower"):
                 shutil.rmtree(checkout.below(name), ignore_errors=True)
             shutil.rmtree(checkout.folder)
+
+
+def lay_over(checkout: Checkout) -> None:
+    """Mount the overlay alone. Raises RefusedError with what was said against it."""
+    options = _OPTIONS.format(artifact=checkout.artifact, number=checkout.lower.number)
+    if checkout.method == OVERLAY:
+        command = ["mount", "-t", "overlay", "-o", options + _KERNEL_OPTIONS, "artifactmount", checkout.path]
+    else:
+        command = ["fuse-overlayfs", "-o", options, checkout.path]
+    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise RefusedError(" ".join((done.stderr or done.stdout).split()) or f"{command[0]} ended with {done.returncode}")
 
 
 def _check_empty(path: str, advice: str = "choose another folder, or an empty one") -> None:
