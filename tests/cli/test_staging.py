@@ -28,7 +28,7 @@ def tree_of(program: Program, version: str) -> Tree:
 
 
 # -- .artifactignore ---------------------------------------------------------------------------------------------------------------------
-FILES = {
+FILES: Tree = {
     b".artifactignore": File(b"*.tmp\n!keep.tmp\nbuild/\n/top\n\n# a comment\nsub/*\n!sub/kept\ntrailing \r\n"),
     b"a.tmp": File(b"1"),
     b"keep.tmp": File(b"2"),
@@ -128,7 +128,8 @@ def test_a_part_is_laid_over_a_version(program: Program) -> None:
 
 def test_a_part_that_would_remove_something_is_refused(program: Program) -> None:
     program.snapshot(write(program.folder / "whole", with_folders({b"a": File(b"a"), b"d/b": File(b"b")})), "animals")
-    for tree in ({b"d": File(b"a file")}, with_folders({b"a/x": File(b"a folder")}), {b"d": Link(b"a")}):
+    parts: list[Tree] = [{b"d": File(b"a file")}, with_folders({b"a/x": File(b"a folder")}), {b"d": Link(b"a")}]
+    for tree in parts:
         part = write(program.folder / "part", tree)
         assert "--from adds and replaces" in program.run("snapshot", part, "animals", "--from", "animals", code=4).err
     assert len(program.run("ls", "animals", "--json").json) == 1

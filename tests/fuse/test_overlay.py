@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from artifactmount.cache import Cache
 from artifactmount.changes import Changes
-from artifactmount.checkout import OVERLAY, Checkout, CheckoutBasis, Lived, hidden_folder, mark
+from artifactmount.checkout import FUSE_OVERLAY, OVERLAY, Checkout, CheckoutBasis, Lived, hidden_folder, mark
 from artifactmount.content import ContentReader
 from artifactmount.manifest import Table
 from artifactmount.progress import Silent
@@ -35,6 +35,10 @@ from tests.fuse.mounts import Project, mounted, write
 
 pytestmark = [pytest.mark.needs_fuse, pytest.mark.needs_root]
 
+METHODS = [
+    OVERLAY,
+    pytest.param(FUSE_OVERLAY, marks=pytest.mark.skipif(shutil.which(FUSE_OVERLAY) is None, reason="fuse-overlayfs is not installed")),
+]
 NAMES = ("a", "b", "c.x", "d")
 BASE = {"a/a": b"1", "a/b/a": b"2", "a/b/b": b"2", "b/d": b"3", "b/c.x/a": b"4", "c.x": b"5", "d/a/b/d": b"6"}
 FOLDERS = ("a", "a/b", "b", "b/c.x", "c", "d", "d/a", "d/a/b")
@@ -52,7 +56,7 @@ class Stage:
     project: OpenProject
 
     @contextmanager
-    def checkout(self) -> Iterator[Checkout]:
+    def checkout(self, method: str) -> Iterator[Checkout]:
         """A new overlay, as `checkout` mounts it, but over a mount that is there already."""
         path = tempfile.mkdtemp(dir=self.root)
         hidden = Path(hidden_folder(path))
@@ -62,12 +66,12 @@ class Stage:
         mark(str(hidden / "upper"))
         state = self.project.existing("animals")
         first = Lived(0, state.versions[0].digest.hex())
-        checkout = Checkout(path, self.project.url, "animals", OVERLAY, first, first, state.latest, whole=True)
+        checkout = Checkout(path, self.project.url, "animals", method, first, first, state.latest, whole=True)
         lay_over(checkout)
         try:
             yield checkout
         finally:
-            subprocess.run(["umount", "--", path], check=True, timeout=60)
+            subprocess.run(["umount", "--", path] if method == OVERLAY else ["fusermount3", "-u", "--", path], check=True, timeout=60)
             shutil.rmtree(hidden)
             os.rmdir(path)
 
@@ -197,10 +201,11 @@ def plain_root(project: OpenProject, checkout: Checkout, base: Table) -> bytes:
 
 # Not made smaller when it fails: with real mounts and commits that takes longer than reading it as it is.
 @settings(max_examples=15, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.parametrize("method", METHODS)
 @given(batches=st.lists(st.lists(acts, min_size=1, max_size=8), min_size=1, max_size=3))
-def test_the_upper_directory_alone_tells_the_tree(stage: Stage, batches: list[list[Act]]) -> None:
+def test_the_upper_directory_alone_tells_the_tree(stage: Stage, method: str, batches: list[list[Act]]) -> None:
     project, catalog = stage.project, stage.project.catalog("animals")
-    with stage.checkout() as checkout:
+    with stage.checkout(method) as checkout:
         for batch in batches:
             for act in batch:
                 with suppress(OSError):
@@ -213,9 +218,6 @@ def test_the_upper_directory_alone_tells_the_tree(stage: Stage, batches: list[li
                 result = take_staged(project, staging, "animals", Options(), basis=CheckoutBasis(checkout, force=True))
             state = project.existing("animals")
             assert state.versions[result.version].digest == expected
-            checkout = _after(checkout, result.version, state.versions[result.version].digest.hex())
+            base = Lived(result.version, expected.hex())
+            checkout = replace(checkout, base=base, latest=result.version)
             assert status(project, checkout).changes == ()
-
-
-def _after(checkout: Checkout, number: int, digest: str) -> Checkout:
-    return Checkout(checkout.path, checkout.project, "animals", OVERLAY, checkout.lower, Lived(number, digest), number, whole=True)
