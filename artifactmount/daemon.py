@@ -86,7 +86,7 @@ def serve(mount: Mount, ready: Callable[[], None], keyring: Keyring) -> None:
     _raise_open_files()
     if mount.allow_other:
         check_allow_other()
-    with mount.record.held(mount.url):
+    with mount.record.held("" if mount.beneath else mount.url):  # what is beneath an overlay is for nobody else to find
         prepare(mount.mountpoint)
         store = open_store(mount.url)
         _check_roots(mount, store)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -131,12 +132,16 @@ class Workspace:
     def _mount(self, checkout: Checkout) -> None:
         """Mount the project, and the overlay over the version's folder in it. Raises RefusedError, ArtifactError of the daemon, OSError."""
         settings = self._settings
-        for name in ("upper", "work", "lower"):
-            with suppress(FileExistsError):
-                os.mkdir(checkout.below(name), 0o777 if name == "upper" else 0o700)  # its mode is that of the checkout's top
         os.makedirs(checkout.path, exist_ok=True)
+        upper = checkout.below("upper")
+        for name in ("work", "lower"):
+            os.makedirs(checkout.below(name), 0o700, exist_ok=True)
+        if not os.path.isdir(upper):
+            os.mkdir(upper, 0o700)
+        if not os.listdir(upper):  # else its mode is the user's
+            os.chmod(upper, stat.S_IMODE(os.stat(checkout.path).st_mode))  # the overlay's top shows it in the place of the folder's own
         if checkout.method == OVERLAY:
-            mark(checkout.below("upper"))
+            mark(upper)
         if not self._lower_lives(checkout):
             lower = checkout.below("lower")
             mount = Mount(self._project.url, settings.cache_path, settings.budget, lower, settings.state_directory)

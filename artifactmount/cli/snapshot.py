@@ -10,7 +10,7 @@ from artifactmount.checkout import Checkout, find, read
 from artifactmount.cli.making import options_of, print_result, version_options
 from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import json_option
-from artifactmount.errors import UsageError
+from artifactmount.errors import NotFoundError, UsageError
 from artifactmount.names import check_artifact, parse
 from artifactmount.project import same_place
 from artifactmount.proposal import Options, Result
@@ -65,7 +65,12 @@ def snapshot(
 def _checkout(settings: Settings, folder: str, artifact: str | None) -> Checkout | None:
     """The checkout that is meant: the one that DIR is or lies in; with an ARTIFACT, only the one that DIR is, where it is of that."""
     if artifact is None:
-        return find(folder)
+        try:
+            return find(folder)
+        except NotFoundError:
+            raise UsageError(
+                f"{folder} is no checkout, so say of what it is to be a version: artifactmount snapshot {folder} ARTIFACT"
+            ) from None
     checkout = read(os.path.realpath(folder))
     ours = checkout is not None and checkout.artifact == artifact and same_place(settings.url, checkout.project)
     if checkout is not None and not ours:

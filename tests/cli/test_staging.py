@@ -207,7 +207,7 @@ def test_a_snapshot_that_could_not_write_down_that_it_was_made(program: Program)
         (("checkout", "--force", "work"), 2),
         (("checkout", "animals:v1", "work"), 4),
         (("status", "whole"), 3),
-        (("snapshot", "whole"), 3),
+        (("snapshot", "whole"), 2),
         (("snapshot", "--force", "whole", "animals"), 2),
         (("--project", "elsewhere", "snapshot", "work"), 4),
     ],

@@ -218,6 +218,6 @@ def test_the_upper_directory_alone_tells_the_tree(stage: Stage, method: str, bat
                 result = take_staged(project, staging, "animals", Options(), basis=CheckoutBasis(checkout, force=True))
             state = project.existing("animals")
             assert state.versions[result.version].digest == expected
-            base = Lived(result.version, expected.hex())
-            checkout = replace(checkout, base=base, latest=result.version)
+            became = Lived(result.version, expected.hex())
+            checkout = replace(checkout, base=became, latest=result.version)
             assert status(project, checkout).changes == ()
