@@ -59,6 +59,8 @@ class Workspace:
                 return self._put_back(present)
             try:
                 _check_empty(path)
+                if mount_at(path) is not None:
+                    raise RefusedError(f"{path} is a mountpoint; choose a folder in it, or another one")
                 return self._make(reference, path, copy=copy)
             finally:
                 if read(path) is None:
@@ -74,8 +76,11 @@ class Workspace:
             return self._put_back(checkout)
 
     def _check_same(self, present: Checkout, reference: Reference) -> None:
-        wanted = resolve(self._project.existing(reference.artifact), reference).n if reference.version else present.base.number
-        if (reference.artifact, wanted) != (present.artifact, present.base.number):
+        same = reference.artifact == present.artifact
+        if same and reference.version is not None:
+            wanted = resolve(self._project.existing(reference.artifact), reference).n
+            same = wanted in (present.lower.number, present.base.number)  # also the command that made it
+        if not same:
             raise RefusedError(
                 f"{present.path} is a checkout of {present.named(present.base)}; choose another folder, "
                 f"or end that one: artifactmount checkout --remove {present.path}"
@@ -178,7 +183,8 @@ class Workspace:
                     )
             self._unmount(checkout)
             if checkout.method == COPY:
-                shutil.rmtree(checkout.path)
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(checkout.path)
             else:
                 with suppress(FileNotFoundError):
                     os.rmdir(checkout.path)

@@ -194,6 +194,8 @@ def test_a_snapshot_that_could_not_write_down_that_it_was_made(program: Program)
     record.write_text(before)
     assert program.run("snapshot", "work").out == "animals:v1  unchanged\n"
     assert program.run("status", "work").out == ""
+    for what in (("animals",), ("animals:v0",), ("animals:v1",), ()):  # the command that made it, too
+        assert program.run("checkout", *what, "work").out == "animals:v1  copy  work\n"
 
 
 @pytest.mark.parametrize(
