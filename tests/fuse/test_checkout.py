@@ -79,7 +79,7 @@ CHANGED = "A .artifactignore\nM cat.png\nA new/\nM tool\nD dogs/old/\nD dogs/old
 @pytest.mark.parametrize("method", [pytest.param("overlay", marks=overlay), "copy"])
 def test_from_checkout_to_snapshot(animals: Quick, method: str) -> None:
     if method == "copy":
-        path = animals.root / "work"
+        path = animals.root / "copied"
         assert animals.do("checkout", "--copy", "animals:v0", path).startswith("animals:v0  copy  ")
         follow(animals, path)
     else:
@@ -158,8 +158,8 @@ def test_references_stay_what_they_are_in_an_overlay(animals: Quick) -> None:
     assert "overlay" not in animals.do("checkout", "--copy", "animals", path)
     assert not (path / "refs" / "far").exists() and animals.do("status", path) == ""
     animals.do("checkout", "--remove", path)
-    overlaid = animals.root / "work"
-    beneath = Mount(animals, animals.root / ".work.artifactmount" / "lower")
+    overlaid = animals.root / "overlaid"
+    beneath = Mount(animals, animals.root / ".overlaid.artifactmount" / "lower")
     try:
         animals.do("checkout", "animals", overlaid)
         beneath.adopt()
