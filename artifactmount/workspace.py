@@ -20,7 +20,7 @@ from artifactmount.errors import ArtifactError, RefusedError, UsageError
 from artifactmount.mountpoint import Record, mount_at, unmount
 from artifactmount.names import Reference, resolve
 from artifactmount.progress import Progress
-from artifactmount.project import Project
+from artifactmount.project import Project, same_place
 from artifactmount.settings import Settings
 from artifactmount.status import status, trust
 
@@ -76,7 +76,7 @@ class Workspace:
             return self._put_back(checkout)
 
     def _check_same(self, present: Checkout, reference: Reference) -> None:
-        same = reference.artifact == present.artifact
+        same = reference.artifact == present.artifact and same_place(self._project.url, present.project)
         if same and reference.version is not None:
             wanted = resolve(self._project.existing(reference.artifact), reference).n
             same = wanted in (present.lower.number, present.base.number)  # also the command that made it

@@ -11,6 +11,7 @@ import pytest
 
 from artifactmount.ignore import IgnoreRules
 from artifactmount.rows import key_of, split_path
+from tests import encryption
 from tests.cli.program import Program
 from tests.cli.trees import File, Folder, Link, Tree, read, write
 
@@ -212,6 +213,7 @@ def test_a_snapshot_that_could_not_write_down_that_it_was_made(program: Program)
         (("snapshot", "whole"), 2),
         (("snapshot", "--force", "whole", "animals"), 2),
         (("--project", "elsewhere", "snapshot", "work"), 4),
+        pytest.param(("--project", "other", "checkout", "animals:v0", "work"), 4, marks=encryption.plain_only),
     ],
 )
 def test_what_is_refused(program: Program, arguments: tuple[str, ...], code: int) -> None:
@@ -219,5 +221,7 @@ def test_what_is_refused(program: Program, arguments: tuple[str, ...], code: int
     program.run("checkout", "--copy", "animals", "work")
     program.snapshot(write(program.folder / "whole", {b"a": File(b"b")}), "animals")
     write(program.folder / "full", {b"file": File(b"mine")})
+    if "other" in arguments:
+        program.run("--project", "other", "snapshot", "whole", "animals")
     program.run(*arguments, code=code)
     assert not list(program.folder.glob(".[!w]*.artifactmount"))
