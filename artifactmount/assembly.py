@@ -6,6 +6,7 @@ staging and runs. Must not know packs, stores or the log.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -37,7 +38,9 @@ from artifactmount.rows import (
     split_path,
 )
 from artifactmount.run import Run
-from artifactmount.staging import Listing, Staged, Staging, stat_record
+from artifactmount.staging import Listing, Staged, Staging, Tracked, stat_record, untracked
+
+_log = logging.getLogger(__name__)
 
 _PART = 1 << 20
 _OPEN_PLACES = 64  # folders of this machine that are open at once, each with up to 128 below it
@@ -238,7 +241,7 @@ def local_file(path: str) -> Local:
 def local_folder(path: str) -> Iterator[tuple[bytes, dict[bytes, Row | None]]]:
     """(directory key, rows by name) of every folder in a folder of this machine, in the order of rows; None: a directory.
 
-    Raises NotFoundError, StagingError naming sockets, devices and FIFOs.
+    What its `.artifactignore` leaves out is logged as a number. Raises NotFoundError, StagingError naming sockets, devices and FIFOs.
     """
     with Staging(path) as staging:
         place = Place(staging.path, os.stat(staging.path).st_dev, whole=True)
@@ -246,6 +249,8 @@ def local_folder(path: str) -> Iterator[tuple[bytes, dict[bytes, Row | None]]]:
             rows = zip(listing.names, listing.modes, map(listing.record, range(len(listing.names))), strict=True)
             key = listing.key
             yield key, {name: None if mode == Kind.DIRECTORY else Local(place, key, name, record) for name, mode, record in rows}
+        if staging.ignored:
+            _log.warning("%s: %d entries are left out, as its .artifactignore says", path, staging.ignored)
 
 
 class AssembledStaging(Staged):
@@ -288,8 +293,8 @@ class AssembledStaging(Staged):
         with self._lock:
             return min((self._at(place).clock() for place in by_device.values()), default=0)
 
-    def walk(self) -> Iterator[Listing]:
-        """See Staged."""
+    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
+        """See Staged. What was ignored was never added."""
         for key in sorted(self._assembly.directories):
             listing = Listing(key, [], bytearray(), array("q"))
             for name, row in sorted(self._assembly.directories[key].items(), key=lambda item: item[0]):
@@ -348,7 +353,7 @@ class AssembledStaging(Staged):
         with self._lock:
             return self._at(row.place).target(path_of(row.key, row.name))
 
-    def chunk_digests(self, path: bytes) -> bytes | None:
+    def chunk_digests(self, path: bytes, digest: bytes) -> bytes | None:
         """See Staged."""
         row = self._assembly.find(path)
         return b"".join(chunk.digest for chunk in row.run.chunks(row.row)) if isinstance(row, Kept) else None

@@ -24,9 +24,12 @@ LARGE = 8 << 20
 
 
 class Changes:
-    """Makes the delta of one staging folder, first against the version it was scanned with, later perhaps against others."""
+    """Makes the delta of one staging folder, first against the version it was scanned with, later perhaps against others.
 
-    def __init__(self, staging: Staged, reader: ContentReader, packer: Packer, progress: Progress) -> None:
+    Without a packer only to look at it: the `reader` MUST take every chunk for known, and the rows are good for a table, not for a run.
+    """
+
+    def __init__(self, staging: Staged, reader: ContentReader, packer: Packer | None, progress: Progress) -> None:
         self._staging, self._reader, self._packer, self._progress = staging, reader, packer, progress
         self._chunk_lists: dict[bytes, bytes] = {}  # of files of several chunks, by content digest: to be made again after a lost slot
 
@@ -157,21 +160,24 @@ class Changes:
             for chunk in part:
                 yield from self._add(chunk, large=size >= LARGE)
                 self._progress.advance(chunk.plain, 0)
-        yield from self._packer.end_large()
+        if self._packer is not None:
+            yield from self._packer.end_large()
         assert content is not None  # the reader ends with the content, or raises
         self._progress.advance(0, 1)
         self._chunk_lists[content.digest] = content.chunk_digests
         return content
 
     def _add(self, chunk: Chunk, *, large: bool) -> Steps[None]:
-        if chunk.stored is not None and chunk.digest not in self._packer:
+        if self._packer is not None and chunk.stored is not None and chunk.digest not in self._packer:
             yield from self._packer.add(chunk.digest, chunk.plain, chunk.stored, large=large)
 
     def _listed(self, path: bytes, size: int, digest: bytes | None) -> bytes | None:
         """The chunk digests of a file of this digest, where they are known without reading it."""
-        if digest is None or size > SINGLE_LIMIT:
-            return None if digest is None else self._staging.chunk_digests(path)
-        return digest if size else b""
+        if digest is None:
+            return None
+        if size <= SINGLE_LIMIT:
+            return digest if size else b""
+        return self._staging.chunk_digests(path, digest) if self._packer is not None else b""
 
     def _chunk_list(self, path: bytes, digest: bytes) -> bytes:
         if digest not in self._chunk_lists:

@@ -54,6 +54,7 @@ class Mount:
     `uid` and `gid`: whose the files are shown to be, of this process where None; `umask`: the permission bits they are shown without.
     `source`: what mountinfo shows as mounted there; `noexec`: whether nothing may be run from it. `metrics`: where they are served
     (`address_of`); nothing is counted where it is empty.
+    `beneath`: whether an overlay is to lie over it.
     """
 
     url: str
@@ -69,6 +70,7 @@ class Mount:
     noexec: bool = False
     log_format: str = "text"
     metrics: str = ""
+    beneath: bool = False
 
     @property
     def record(self) -> Record:
@@ -84,7 +86,7 @@ def serve(mount: Mount, ready: Callable[[], None], keyring: Keyring) -> None:
     _raise_open_files()
     if mount.allow_other:
         check_allow_other()
-    with mount.record.held(mount.url):
+    with mount.record.held("" if mount.beneath else mount.url):  # what is beneath an overlay is for nobody else to find
         prepare(mount.mountpoint)
         store = open_store(mount.url)
         _check_roots(mount, store)
@@ -146,6 +148,8 @@ async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callab
             meter_project(project, metrics)
             meter_operations(operations, metrics)
         operations.show_as(mount.uid, mount.gid, mount.umask)
+        if mount.beneath:
+            operations.lie_beneath()
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             try:
                 pyfuse3.init(operations, mount.mountpoint, _options(mount))
@@ -228,6 +232,16 @@ def start(mount: Mount, keyring: Keyring) -> subprocess.Popen[bytes]:
         raise _failure(answer, _said_since(record.log, before), record.log)
     os.stat(mount.mountpoint)  # answered by the daemon itself
     return process
+
+
+def start_asking(mount: Mount, keyring: Keyring) -> subprocess.Popen[bytes]:
+    """`start`; the passphrase is asked for here where there is somebody to ask: the daemon has no terminal."""
+    try:
+        return start(mount, keyring)
+    except LockedError:
+        if keyring.given or keyring.ask is None:
+            raise
+        return start(mount, Keyring(passphrase=keyring.ask(), insists=True))
 
 
 def _failure(answer: bytes, said: str, log: str) -> ArtifactError:

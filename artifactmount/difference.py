@@ -25,7 +25,11 @@ class Difference:
 
 def differences(project: Project, before: Reference, after: Reference) -> Iterator[Difference]:
     """What differs between two versions, which may be of different artifacts. Raises NotFoundError, CorruptError, StoreError."""
-    old, new = _table(project, before), _table(project, after)
+    yield from between(_table(project, before), _table(project, after))
+
+
+def between(old: Table, new: Table) -> Iterator[Difference]:
+    """What differs between two manifests."""
     for key, name, a, b in diff(old, new):
         change = "A" if a == MISSING else "D" if b == MISSING else "M"
         kind = old.kind(a) if b == MISSING else new.kind(b)

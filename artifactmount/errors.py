@@ -157,6 +157,12 @@ class NoAttributeError(ArtifactError):
     errno = errno.ENODATA
 
 
+class NoAttributesError(NoAttributeError):
+    """This mount has no extended attributes at all. The kernel takes this answer for all files, and does not ask again."""
+
+    errno = errno.ENOSYS
+
+
 class ReadOnlyError(ArtifactError):
     """The mount is read-only."""
 

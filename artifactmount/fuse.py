@@ -21,6 +21,7 @@ from artifactmount.errors import (
     CorruptError,
     IsDirectoryError,
     NoAttributeError,
+    NoAttributesError,
     NotFoundError,
     ReadOnlyError,
     StoreError,
@@ -79,12 +80,17 @@ class Operations(pyfuse3.Operations):
     def __init__(self, tree: Tree, namespace: Namespace, reader: Reader, hopper: Hopper, cache: Cache) -> None:
         super().__init__()
         self._tree, self._namespace, self._reader, self._hopper, self._cache = tree, namespace, reader, hopper, cache
+        self._added, self._attributed = 0, True
         self.show_as(None, None, 0)
 
     def show_as(self, uid: int | None, gid: int | None, umask: int) -> None:
         """Whose the files are shown to be (None: this process's), and without which permission bits. The kernel enforces what is shown."""
         self._owner = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
         self._shown = ~umask
+
+    def lie_beneath(self) -> None:
+        """Show files as writable, and without extended attributes: an overlay copies both to what is changed in it."""
+        self._added, self._attributed = stat.S_IWUSR, False
 
     async def _place(self, inode: int) -> Place:
         """What an inode stands for, with what it takes to answer for it loaded."""
@@ -106,7 +112,7 @@ class Operations(pyfuse3.Operations):
     def _fill(self, entry: EntryAttributes, attributes: Attributes) -> EntryAttributes:
         directory = stat.S_ISDIR(attributes.mode)
         entry.st_ino = InodeT(attributes.inode)
-        entry.st_mode = attributes.mode if stat.S_ISLNK(attributes.mode) else attributes.mode & self._shown
+        entry.st_mode = attributes.mode if stat.S_ISLNK(attributes.mode) else (attributes.mode | self._added) & self._shown
         entry.st_size = attributes.size
         entry.st_nlink = 2 if directory else 1
         entry.st_blksize = _DIRECTORY_BLOCK if directory else _FILE_BLOCK
@@ -225,7 +231,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
         """Digest, artifact and version; of a file, whether it can be read without the store."""
-        if not name.startswith(_PREFIX):
+        if self._attributed and not name.startswith(_PREFIX):
             raise NoAttributeError("no such attribute")
         found = (await self._xattrs(inode)).get(name)
         if found is None:
@@ -233,6 +239,8 @@ class Operations(pyfuse3.Operations):
         return found
 
     async def _xattrs(self, inode: int) -> dict[bytes, bytes]:
+        if not self._attributed:
+            raise NoAttributesError("no attributes")
         place = await self._place(inode)
         match place:
             case Directory(slot, row):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from artifactmount.artifact import Artifact, Writer
 from artifactmount.cache.stats import StatCache
 from artifactmount.catalog import Catalog
@@ -49,7 +51,7 @@ def take_staged_part(project: Project, staging: Staged, name: str, id_: str, pro
         finally:
             part.close()
     project.remember(name, state)
-    return joined
+    return replace(joined, ignored=staging.ignored)
 
 
 class Contribution:

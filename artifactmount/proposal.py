@@ -84,7 +84,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of it. Counts are rows; `adds` and `tracks` are plain bytes; `changed` is False when an equal version was found."""
+    """What became of it. Counts are rows; `adds` and `tracks` are plain bytes; `changed` is False when an equal version was found.
+
+    `ignored`: how many entries of a folder were left out, as its `.artifactignore` says."""
 
     artifact: str
     version: int
@@ -95,12 +97,13 @@ class Result:
     adds: int
     tracks: int
     aliases: tuple[str, ...]
+    ignored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
     """A part that waits: its number (its session), or that of an equal one that was there (`changed` is False). `tracks` and `adds` are
-    plain bytes; `parts`: how many the id has now."""
+    plain bytes; `parts`: how many the id has now. `ignored`: as of Result."""
 
     artifact: str
     id: str
@@ -110,6 +113,7 @@ class Joined:
     tracks: int
     adds: int
     parts: int
+    ignored: int = 0
 
 
 class Tree(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.manifest import MISSING, Table
 from artifactmount.rows import Kind, child_key, kind_of, mode_of, path_of, split_key
-from artifactmount.staging import Listing, Staged
+from artifactmount.staging import Listing, Staged, Tracked
 
 _REFERENCES = (mode_of(Kind.REFERENCE), mode_of(Kind.REFERENCE, True))
 
@@ -76,7 +76,7 @@ class Scan:
                 yield from (Found(key, self.base.name(row), row, None, 0) for row in range(start, stop))
                 key = next(gone, None)
             else:
-                yield from _differences(self.base, listing)
+                yield from _differences(self.base, listing) if listing.hidden is None else _laid(self.base, listing)
                 listing = next(listings, None)
 
 
@@ -87,7 +87,7 @@ def scan(staging: Staged, base: Table, remembered: Callable[[bytes], bytes | Non
     """
     result = Scan(base, [], [], whole=staging.whole)
     index = 0
-    for listing in staging.walk():
+    for listing in staging.walk(tracked_in(base)):
         while index < base.dirs and base.dir_key(index) < listing.key:
             result.gone.append(base.dir_key(index))
             index += 1
@@ -105,6 +105,43 @@ def scan(staging: Staged, base: Table, remembered: Callable[[bytes], bytes | Non
     if not staging.whole and has_references(base):
         result.kept = _kept(result)
     return result
+
+
+def scan_layer(layer: Staged, lower: Table, tracked: Tracked, remembered: Callable[[bytes], bytes | None]) -> Scan:
+    """Walk what lies over a version: only what the layer itself holds is looked at. Arguments and errors as of `scan`.
+
+    What it says is said of references, too: they shine through where nothing hides them.
+    """
+    result = Scan(lower, [], [], whole=True)
+    for listing in layer.walk(tracked):
+        value = remembered(listing.key)
+        if value is not None:
+            listing.trust(value)
+        result.listings.append(listing)
+        _count(result, listing)
+        for name in _covered(lower, listing):
+            result.gone += _directories_at(lower, child_key(listing.key, name))
+    result.gone.sort()
+    return result
+
+
+def tracked_in(base: Table) -> Tracked:
+    """Whether a version has a path."""
+    return lambda key, name: base.find(key, name) != MISSING
+
+
+def _covered(lower: Table, listing: Listing) -> list[bytes]:
+    """The directories that a version has in this one and that are gone, or are something else now."""
+    folders = {name for name, mode in zip(listing.names, listing.modes, strict=True) if mode == Kind.DIRECTORY}
+    whole = listing.hidden is None
+    names = [lower.name(row) for row in range(*lower.span(listing.key))] if whole else [*(listing.hidden or ()), *listing.names]
+    rows = ((name, lower.find(listing.key, name)) for name in names if name not in folders)
+    return [name for name, row in rows if row != MISSING and lower.kind(row) is Kind.DIRECTORY]
+
+
+def _directories_at(table: Table, key: bytes) -> list[bytes]:
+    """The keys of a directory and of all below it, as far as they have rows. (No name byte is below 0x01: see `Table.under`.)"""
+    return [table.dir_key(index) for index in range(table.dir_position(key)[0], table.dir_position(key + b"\1")[0])]
 
 
 def has_references(table: Table) -> bool:
@@ -178,6 +215,18 @@ def _differences(base: Table, listing: Listing) -> Iterator[Found]:
         if at == MISSING or not _equal(base, at, listing, row):
             yield Found(listing.key, name, at, listing, row)
     yield from (Found(listing.key, base.name(row), row, None, 0) for row in range(old, stop))
+
+
+def _laid(lower: Table, listing: Listing) -> Iterator[Found]:
+    """What a listing changes that lies over a version's directory: nothing but its own names, and those that it hides."""
+    rows = dict(zip(listing.names, range(len(listing.names)), strict=True))
+    for name in sorted({*rows, *(listing.hidden or ())}):
+        old, row = lower.find(listing.key, name), rows.get(name)
+        if row is None:
+            if old != MISSING:
+                yield Found(listing.key, name, old, None, 0)
+        elif old == MISSING or not _equal(lower, old, listing, row):
+            yield Found(listing.key, name, old, listing, row)
 
 
 def _equal(base: Table, old: int, listing: Listing, row: int) -> bool:

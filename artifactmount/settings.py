@@ -6,10 +6,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from typing import Self
 
 from artifactmount.cache import DEFAULT_BUDGET, Cache
 from artifactmount.config import read_config
-from artifactmount.errors import UsageError
+from artifactmount.errors import RefusedError, UsageError
 from artifactmount.keys import Keyring, NewKey
 from artifactmount.project import Project, default_cache, default_url, open_store, same_place, state_directory
 from artifactmount.sources.access import Access, Sources
@@ -37,6 +39,14 @@ class Settings:
         if self._project is not None:
             return named(self._project, "--project")
         return default_url(os.environ)
+
+    def at(self, url: str, what: str) -> Self:
+        """The same, with the project at this URL, which is that of `what`. Raises RefusedError where another one was named."""
+        if self._project is not None and not same_place(self.url, url):
+            raise RefusedError(f"{what} is of the project {url}, not of {self.url}; leave --project out")
+        there = copy(self)
+        there._project = url
+        return there
 
     @property
     def cache_path(self) -> str:

@@ -16,7 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -24,6 +24,7 @@ from blake3 import blake3
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import NotFoundError, StagingError
 from artifactmount.folders import Folders
+from artifactmount.ignore import IGNORE_FILE, IGNORE_LIMIT, IgnoreRules
 from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, mode_of, path_of, show_path, split_path
 
 #: FAT keeps times to 2 s, the coarsest file system that can hold a staging folder.
@@ -39,12 +40,24 @@ _REFUSED = {
     stat.S_IFBLK: "block device",
 }
 
+Entries = list[tuple[bytes, os.stat_result]]
+"""What lies in a directory: names and stats, in the order of the names."""
+
+Tracked = Callable[[bytes, bytes], bool]
+"""Whether a version has a path (directory key, name) already: as with git, what it has is not ignored."""
+
+
+def untracked(key: bytes, name: bytes) -> bool:
+    """Tracks nothing."""
+    return False
+
 
 @dataclass(slots=True)
 class Listing:
     """One directory as it was found, rows in order of their names. Times in ns, sizes in bytes.
 
-    `digests` holds the content digest where the last scan's can be trusted, and zeros where the file must be read.
+    `digests` holds the content digest where the last scan's can be trusted, and zeros where the file must be read. `hidden`: None where the
+    listing is the whole directory; else it lies over that of a version, whose rows shine through but for these names, in order.
     """
 
     key: bytes
@@ -52,6 +65,7 @@ class Listing:
     modes: bytearray
     records: array[int]
     digests: bytearray = field(default_factory=bytearray)
+    hidden: list[bytes] | None = None
 
     def size(self, row: int) -> int:
         """Size in bytes; 0 for a directory."""
@@ -139,15 +153,17 @@ class Staged(ABC):
     """What a snapshot reads, wherever the files lie: one folder, or a tree that was put together. Paths are those in the version.
 
     `key`: 16 bytes, what its stats are remembered under. `whole`: whether a reference that is not in it is to go; a folder cannot hold
-    any, so that there is none in it says nothing. Threads may share one, but for `walk`.
+    any, so that there is none in it says nothing. `ignored`: how many entries the last walk left out, a folder counting as one. Threads may
+    share one, but for `walk`.
     """
 
     key: bytes
     whole = False
+    ignored = 0
 
     @abstractmethod
-    def walk(self) -> Iterator[Listing]:
-        """Every directory, in the order of rows. Raises StagingError."""
+    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
+        """Every directory, in the order of rows, without what is ignored unless it is `tracked`. Raises StagingError."""
 
     @abstractmethod
     def clock(self) -> int:
@@ -165,8 +181,8 @@ class Staged(ABC):
     def show(self, path: bytes) -> str:
         """A path, or the root, for a message."""
 
-    def chunk_digests(self, path: bytes) -> bytes | None:
-        """The digests of a file's chunks, one after the other, where they are known without reading it."""
+    def chunk_digests(self, path: bytes, digest: bytes) -> bytes | None:
+        """The digests of the chunks of a file of this content digest, one after the other, where they are known without reading it."""
         return None
 
     def unreadable(self, path: bytes, error: OSError) -> StagingError:
@@ -272,34 +288,60 @@ class Staging(Staged):
         """A path below the root, or the root, for a message."""
         return show_path(path) if path else self.path
 
-    def walk(self) -> Iterator[Listing]:
-        """Every directory, in the order of rows. Raises StagingError naming sockets, devices and FIFOs, after the whole walk."""
+    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
+        """See Staged. Raises StagingError naming sockets, devices and FIFOs, after the whole walk."""
         refused: list[str] = []
-        stack = [ROOT_KEY]
+        self.ignored, rules = 0, IgnoreRules()
+        stack = [(ROOT_KEY, False)]
         while stack:
-            listing, directories = self._list(stack.pop(), refused)
-            stack += reversed(directories)
-            yield listing
+            key, outside = stack.pop()  # outside: in a folder that is ignored, and looked into for what is tracked in it
+            found = self._entries(key)
+            if not outside and (content := self._ignore_file(key, found)) is not None:
+                rules.add(key, content)
+            names: Entries = []
+            below: list[tuple[bytes, bool]] = []
+            for name, status in found:
+                folder = stat.S_ISDIR(status.st_mode)
+                left_out = outside or rules.ignores(key, name, folder=folder)
+                if left_out and not tracked(key, name):
+                    self.ignored += 1
+                    continue
+                names.append((name, status))
+                if folder:
+                    below.append((child_key(key, name), left_out))
+            stack += reversed(below)
+            yield self._listing(key, names, refused)
         if refused:
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
             raise StagingError(f"cannot be versioned: {', '.join(refused[:5])}{more}; remove them, nothing was committed")
 
-    def _list(self, key: bytes, refused: list[str]) -> tuple[Listing, list[bytes]]:
-        path = path_of(key)
-        found: list[tuple[bytes, os.stat_result]] = []
+    def _entries(self, key: bytes) -> Entries:
+        """What lies in a directory, in the order of the names."""
         try:
             with self._lock, os.scandir(self._folders.open(key)) as entries:
-                found = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries]
+                return sorted((os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries)
         except OSError as error:
-            raise self.unreadable(path, error) from error
-        found.sort()
+            raise self.unreadable(path_of(key), error) from error
+
+    def _ignore_file(self, key: bytes, found: Entries) -> bytes | None:
+        """The content of a directory's ignore file. A link is none: what it leads to is not of the folder."""
+        if not any(name == IGNORE_FILE and stat.S_ISREG(status.st_mode) for name, status in found):
+            return None
+        return self.ignore_file(path_of(key, IGNORE_FILE))
+
+    def ignore_file(self, path: bytes) -> bytes:
+        """The content of a file of patterns. Raises StagingError when it is too large for one."""
+        read = self.read(path, IGNORE_LIMIT)
+        if read is None:
+            raise StagingError(f"{self.show(path)} is larger than {IGNORE_LIMIT:,} bytes; nothing was committed")
+        return read[0]
+
+    def _listing(self, key: bytes, found: Entries, refused: list[str]) -> Listing:
         listing = Listing(key, [], bytearray(), array("q"))
-        directories: list[bytes] = []
         fields: list[int] = []
         for name, status in found:
             kind = stat.S_IFMT(status.st_mode)
             if kind == stat.S_IFDIR:
-                directories.append(child_key(key, name))
                 listing.modes.append(Kind.DIRECTORY)
                 fields += (0, 0, 0, 0, 0)  # its own times say nothing about what is below
             elif kind in (stat.S_IFREG, stat.S_IFLNK):
@@ -313,7 +355,7 @@ class Staging(Staged):
         self._check_limits(key, listing.names)
         listing.records = array("q", fields)
         listing.digests = bytearray(DIGEST_LENGTH * len(listing.names))
-        return listing, directories
+        return listing
 
     def _check_limits(self, key: bytes, names: list[bytes]) -> None:
         if not names:

@@ -43,12 +43,14 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("journal",),
     ("artifact", "session", "catalog", "pins", "keys", "project"),
     ("fetch", "blocks", "settings"),
-    ("staging", "assembly", "progress"),
+    ("ignore",),
+    ("staging", "assembly", "progress", "layer"),
     ("scan", "packer", "content", "changes"),
     ("proposal", "liveness", "garbage"),
     ("snapshot", "refer", "vendor", "describe", "target", "alias", "sizes", "delete", "history", "difference", "download", "verify"),
     ("parts", "gather"),
-    ("compare",),
+    ("compare", "checkout"),
+    ("status",),
     ("policy", "protection"),
     ("doctor",),
     ("doctor.*",),
@@ -60,6 +62,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("metrics",),
     ("metered",),
     ("daemon",),
+    ("workspace",),
     ("api", "api.*"),
     ("", "wandb", "filesystem"),
     ("cli", "cli.*"),
@@ -78,11 +81,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "urllib3": ("sources.web",),
     "cryptography": ("crypto", "keys"),
     "fsspec": ("filesystem",),
+    "pathspec": ("ignore",),
 }
 
 # What may be imported inside a function, and where: boto3 takes longer to import than most commands take to run, and a command
 # of the command line loads only what it uses; so does who imports the package and not its Python API; cryptography is for encrypted
-# projects only, and the Prometheus library for who asks for metrics. Everything else would be a cycle in hiding.
+# projects only, pathspec for folders with an ignore file, and the Prometheus library for who asks for metrics. Everything else would be a
+# cycle in hiding.
 LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "boto3*"),
     ("store.s3", "botocore*"),
@@ -93,6 +98,7 @@ LAZY: tuple[tuple[str, str], ...] = (
     ("sources.web", "urllib.request*"),
     ("progress", "tqdm*"),
     ("metrics", "prometheus_client*"),
+    ("ignore", "pathspec*"),
     ("crypto", "cryptography*"),
     ("keys", "cryptography*"),
     ("", f"{PACKAGE}.api*"),

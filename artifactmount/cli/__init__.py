@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Create the project."),
     "key": ("key", "Manage the keys of an encrypted project."),
     "snapshot": ("snapshot", "Make a folder the next version of an artifact."),
+    "checkout": ("checkout", "Make a writable folder of a version."),
+    "status": ("status", "Show what was changed in a checkout."),
     "add-reference": ("add_reference", "Add what lies elsewhere to an artifact, without its bytes."),
     "vendor": ("vendor", "Make a version whose references became files of its own."),
     "mount": ("mount", "Show every version of every artifact as read-only folders."),

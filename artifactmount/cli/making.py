@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ def _refuse_constant(word: str) -> None:
 
 def print_result(result: Result, as_json: bool) -> None:
     """Say which version it became, and what that changes."""
+    _say_ignored(result.ignored)
     if as_json:
         print_json(_as_json(result))
     elif not result.changed:
@@ -63,8 +65,15 @@ def print_result(result: Result, as_json: bool) -> None:
         print(f"{result.artifact}:v{result.version}  {changes}  adds {size(result.adds)}  tracks {size(result.tracks)}")
 
 
+def _say_ignored(entries: int) -> None:
+    if entries:
+        what = "1 entry is" if entries == 1 else f"{entries:,} entries are"
+        print(f"artifactmount: {what} left out, as .artifactignore says", file=sys.stderr)
+
+
 def print_joined(joined: Joined, as_json: bool) -> None:
     """Say which part it is, and how many there are."""
+    _say_ignored(joined.ignored)
     if as_json:
         print_json(
             {
@@ -76,6 +85,7 @@ def print_joined(joined: Joined, as_json: bool) -> None:
                 "adds": joined.adds,
                 "tracks": joined.tracks,
                 "parts": joined.parts,
+                "ignored": joined.ignored,
             }
         )
         return
@@ -94,4 +104,5 @@ def _as_json(result: Result) -> dict[str, Any]:
         "adds": result.adds,
         "tracks": result.tracks,
         "aliases": list(result.aliases),
+        "ignored": result.ignored,
     }

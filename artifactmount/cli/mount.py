@@ -9,8 +9,6 @@ from functools import partial
 import click
 
 from artifactmount.cli.settings import Settings, named
-from artifactmount.errors import LockedError
-from artifactmount.keys import Keyring
 from artifactmount.log_lines import FORMATS
 from artifactmount.metrics import address_of
 from artifactmount.mount_options import umask_of
@@ -53,7 +51,7 @@ def mount(
     themselves. Returns when the files are there; a daemon in the background answers until `artifactmount umount`. Only you see the files,
     unless --allow-other; then owner, group and permission bits decide.
     """
-    from artifactmount.daemon import Mount, leave, log_to, serve, start
+    from artifactmount.daemon import Mount, leave, log_to, serve, start_asking
 
     if metrics:
         address_of(metrics)
@@ -75,13 +73,7 @@ def mount(
         serve(what, partial(_tell, what.url, what.mountpoint, log_format), settings.keyring)
         leave(0)
     else:
-        try:
-            start(what, settings.keyring)
-        except LockedError:
-            ask = settings.keyring.ask
-            if settings.keyring.given or ask is None:
-                raise
-            start(what, Keyring(passphrase=ask(), insists=True))  # the daemon has no terminal to ask on
+        start_asking(what, settings.keyring)
 
 
 def _tell(url: str, mountpoint: str, log_format: str) -> None:

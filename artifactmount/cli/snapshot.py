@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from artifactmount.cli.making import options_of, print_joined, print_result, version_options
+from artifactmount.checkout import Checkout, find, read
+from artifactmount.cli.making import options_of, print_result, version_options
+from artifactmount.cli.parts import end_parts, store_part
 from artifactmount.cli.settings import Settings, named, progress
-from artifactmount.cli.text import json_option, plural, print_json
-from artifactmount.errors import UsageError
-from artifactmount.gather import drop, finish
-from artifactmount.names import check_artifact
-from artifactmount.parts import check_id, take_part
-from artifactmount.proposal import Options
-from artifactmount.snapshot import take
+from artifactmount.cli.text import json_option
+from artifactmount.errors import NotFoundError, UsageError
+from artifactmount.names import check_artifact, parse
+from artifactmount.project import same_place
+from artifactmount.proposal import Options, Result
+from artifactmount.snapshot import take, take_onto
+from artifactmount.status import log
 
 
 @click.command(epilog="Example: artifactmount snapshot ./animals animals --alias best --note 'rats added'")
-@click.argument("folder", metavar="[DIR]", type=click.Path())
-@click.argument("artifact", metavar="ARTIFACT", required=False)
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path())
+@click.argument("artifact", metavar="[ARTIFACT]", required=False)
+@click.option("--from", "base", metavar="ARTIFACT:V", help="Lay DIR over this version: add and replace, remove nothing.")
+@click.option("--force", is_flag=True, help="Of a checkout: also when there is a newer version than its own. What that changed is undone.")
 @version_options
 @click.option("--part", metavar="ID", help="Store the folder as one part of a version that others make, too; --finish makes it.")
 @click.option("--finish", "finished", metavar="ID", help="Make the parts of this id one version. Without DIR.")
@@ -28,6 +34,8 @@ def snapshot(
     settings: Settings,
     folder: str,
     artifact: str | None,
+    base: str | None,
+    force: bool,
     aliases: tuple[str, ...],
     note: str | None,
     type_: str | None,
@@ -40,56 +48,54 @@ def snapshot(
     """Make a folder the next version of an artifact.
 
     Only what changed is read and uploaded. The same content again makes no new version. `latest` follows by itself. References of the
-    newest version stay, unless the folder has something else in their place.
+    newest version stay, unless the folder has something else in their place. What .artifactignore files name (git's syntax) is left out,
+    unless the newest version has it. A checkout knows its ARTIFACT; DIR may lie in it then, and is the current folder when not given.
     """
     options = options_of(aliases, note, type_, metadata)
-    if sum(each is not None for each in (part, finished, dropped)) > 1:
-        raise UsageError("--part, --finish and --drop stand alone: artifactmount snapshot --finish ID ARTIFACT")
-    if finished is not None or dropped is not None:
-        if artifact is not None:
-            raise UsageError(f"--finish and --drop take an artifact and no folder: artifactmount snapshot --finish ID {artifact}")
-        check_artifact(folder)
-        if finished is not None:
-            _finish(settings, folder, finished, options, as_json)
-        else:
-            _drop(settings, folder, dropped or "", options, as_json)
-        return
-    named(folder, "DIR")
-    if artifact is None:
-        raise UsageError(f"which artifact is it a version of? artifactmount snapshot {folder} ARTIFACT")
-    check_artifact(artifact)
+    if sum(each is not None for each in (part, finished, dropped, base)) > 1:
+        raise UsageError("--part, --finish, --drop and --from stand alone: artifactmount snapshot --finish ID ARTIFACT")
     if part is not None:
-        check_id(part)
-        _refuse_options(options, "--part")
-    with settings.open(create=not settings.url.startswith("s3://")) as project:
-        if part is not None:
-            print_joined(take_part(project, folder, artifact, part, progress()), as_json)
-            return
-        result = take(project, folder, artifact, options, progress())
-    print_result(result, as_json)
-
-
-def _refuse_options(options: Options, word: str) -> None:
-    if options != Options():
-        raise UsageError(f"--alias, --note, --type and --metadata are said of the version: give them to --finish, not to {word}")
-
-
-def _finish(settings: Settings, artifact: str, id_: str, options: Options, as_json: bool) -> None:
-    check_id(id_)
-    with settings.open() as project:
-        result = finish(project, artifact, id_, options)
-    print_result(result, as_json)
-
-
-def _drop(settings: Settings, artifact: str, what: str, options: Options, as_json: bool) -> None:
-    id_, colon, part = what.partition(":")
-    check_id(id_)
-    _refuse_options(options, "--drop")
-    if colon and not (part.isascii() and part.isdecimal()):
-        raise UsageError(f"not a part: {what!r}; write ID:PART, with the number that `artifactmount log {artifact}` shows")
-    with settings.open() as project:
-        parts = drop(project, artifact, id_, int(part[:20]) if colon else None)
-    if as_json:
-        print_json({"artifact": artifact, "id": id_, "dropped": parts})
+        return store_part(settings, folder, artifact, part, options, as_json=as_json)
+    if finished is not None or dropped is not None:
+        return end_parts(settings, folder, artifact, finished, dropped, options, as_json=as_json)
+    named(folder, "DIR")
+    if artifact is not None:
+        check_artifact(artifact)
+    if base is not None:
+        result = _onto(settings, folder, artifact, base, force, options)
+    elif (checkout := _checkout(settings, folder, artifact)) is not None:
+        with settings.at(checkout.project, checkout.path).open() as project:
+            result = log(project, checkout, options, progress(), force=force)
+    elif force:
+        raise UsageError("--force is for the snapshot of a checkout")
     else:
-        print(f"{artifact}: {plural(len(parts), 'part')} of {id_} given up")
+        assert artifact is not None
+        with settings.open(create=not settings.url.startswith("s3://")) as project:
+            result = take(project, folder, artifact, options, progress())
+    print_result(result, as_json)
+
+
+def _checkout(settings: Settings, folder: str, artifact: str | None) -> Checkout | None:
+    """The checkout that is meant: the one that DIR is or lies in; with an ARTIFACT, only the one that DIR is, where it is of that."""
+    if artifact is None:
+        try:
+            return find(folder)
+        except NotFoundError:
+            raise UsageError(
+                f"{folder} is no checkout, so say of what it is to be a version: artifactmount snapshot {folder} ARTIFACT"
+            ) from None
+    checkout = read(os.path.realpath(folder))
+    ours = checkout is not None and checkout.artifact == artifact and same_place(settings.url, checkout.project)
+    if checkout is not None and not ours:
+        checkout.check_there()  # an empty mountpoint, or half a copy, is no version of anything
+    return checkout if ours else None
+
+
+def _onto(settings: Settings, folder: str, artifact: str | None, base: str, force: bool, options: Options) -> Result:
+    reference = parse(base)
+    if reference.path or (artifact is not None and artifact != reference.artifact):
+        raise UsageError(f"--from takes a version of the artifact itself: artifactmount snapshot --from {artifact}:v3 {folder} {artifact}")
+    if force:
+        raise UsageError("--force is for the snapshot of a checkout")
+    with settings.open() as project:
+        return take_onto(project, folder, reference, options, progress())

@@ -123,6 +123,9 @@ def test_add_dir(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     (home / "images/out").symlink_to("../labels.csv")
     artifact.add_dir("images", "third")
     assert "1 symlinks lead out of the folder; they are kept as links" in caplog.text
+    write(home, {"images/.artifactignore": b"*.sh\n"})
+    artifact.add_dir("images", "fourth")
+    assert "1 entries are left out" in caplog.text and "fourth/run.sh" not in artifact.manifest.entries
     with pytest.raises(ValueError, match="not a folder"):
         artifact.add_dir("labels.csv")
     os.mkfifo(home / "images/fifo")

@@ -55,7 +55,7 @@ def test_the_example(anywhere: Program, animals: Path, tmp_path: Path, request: 
 
 
 def test_a_snapshot_as_json(anywhere: Program, animals: Path) -> None:
-    said = {"artifact": "animals", "version": "v0", "changed": True, "added": 2, "modified": 0, "removed": 0, "adds": 3 * MB}
+    said = {"artifact": "animals", "version": "v0", "changed": True, "added": 2, "modified": 0, "removed": 0, "adds": 3 * MB, "ignored": 0}
     aliases = ["best", "good", "latest"]
     options = ("--alias", "best", "--alias", "good", "--json")
     assert anywhere.run("snapshot", animals, "animals", *options).json == said | {"tracks": 3 * MB, "aliases": aliases}

@@ -95,7 +95,11 @@ class Mount:
         return self.path / name
 
     def adopt(self) -> None:
-        """Remember the daemon."""
+        """Remember the daemon, in the place of one that ended."""
+        if self._descriptor is not None:
+            assert self.ended()
+            os.close(self._descriptor)
+            self._descriptor = None
         self.pid = int(self.project.record(self.path)["pid"])
         self._descriptor = os.pidfd_open(self.pid)
 

@@ -1,0 +1,128 @@
+"""What was changed in a checkout since its base, and making that the next version.
+
+Of an overlay only what was changed is looked at; of a copy every stat, and the content of what is not as the last look left it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from artifactmount.cache.stats import StatCache
+from artifactmount.changes import Changes
+from artifactmount.checkout import Checkout, CheckoutBasis
+from artifactmount.content import ContentReader
+from artifactmount.difference import Difference, between
+from artifactmount.errors import NotFoundError, RefusedError
+from artifactmount.manifest import MISSING, Table
+from artifactmount.progress import Progress, Silent
+from artifactmount.project import Project, same_place
+from artifactmount.proposal import Options, Result, changed_by
+from artifactmount.rows import Kind
+from artifactmount.scan import scan
+from artifactmount.snapshot import check_apart, scan_staged, take_staged
+from artifactmount.staging import Listing, Staging
+from artifactmount.state import State
+from artifactmount.steps import drive
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What was changed. `latest`: the number of the artifact's latest version now; `ignored`: how many entries were left out."""
+
+    checkout: Checkout
+    changes: tuple[Difference, ...]
+    latest: int | None
+    ignored: int
+
+    @property
+    def behind(self) -> bool:
+        """Whether somebody made another version the latest since."""
+        return self.latest != self.checkout.latest
+
+
+def status(project: Project, checkout: Checkout, progress: Progress | None = None) -> Status:
+    """What was changed in a checkout since its base.
+
+    Raises RefusedError where it is not mounted, or the version that it lies over is gone; NotFoundError where its base is; StagingError.
+    """
+    with checkout.staged() as staging:
+
+        def look(state: State) -> Status:
+            if not checkout.base.alive(state):
+                raise NotFoundError(
+                    f"{checkout.named(checkout.base)}, the base of {checkout.path}, was deleted: there is nothing to tell changes against; "
+                    f"`artifactmount snapshot --force {checkout.path}` makes a version of what is there"
+                )
+            base = project.catalog(checkout.artifact).table(state, checkout.base.number)
+            tree = _tree(project, checkout, staging, state, base, progress or Silent())
+            return Status(checkout, tuple(between(base, tree)), state.latest, staging.ignored)
+
+        return project.reading(checkout.artifact, look)
+
+
+def _tree(project: Project, checkout: Checkout, staging: Staging, state: State, base: Table, progress: Progress) -> Table:
+    """What a snapshot of it would be, as a table; nothing is stored."""
+    artifact, catalog = project.artifact(checkout.artifact), project.catalog(checkout.artifact)
+    reader = ContentReader(staging, lambda _: True, chunking=artifact.cipher.chunking)
+    key, clock = artifact.cipher.chunking.own(staging.key), staging.clock()
+    basis = CheckoutBasis(checkout, force=True)
+    with StatCache(project.cache.path) as stats:
+
+        def remembered(directory: bytes) -> bytes | None:
+            return stats.get(key, directory)
+
+        try:
+            whole = basis.lower(state) is None
+            found = scan(staging, base, remembered) if whole else scan_staged(catalog, staging, state, basis, remembered)
+            progress.begin("reading", found.bytes, found.files)
+            builder = drive(project.store, Changes(staging, reader, None, progress).from_scan(found))
+            progress.end()
+        finally:
+            reader.close()
+        stats.put_many(key, ((listing.key, listing.encode(clock)) for listing in found.listings))
+    return changed_by(found.base, builder)
+
+
+def log(project: Project, checkout: Checkout, options: Options, progress: Progress | None = None, *, force: bool = False) -> Result:
+    """Make what is in a checkout the next version, which is its base from then on.
+
+    Raises RefusedError where others made a version meanwhile (not with `force`: then theirs is undone); what `snapshot.take` raises.
+    """
+    if not same_place(project.url, checkout.project):
+        raise RefusedError(f"{checkout.path} is a checkout of {checkout.project}, not of {project.url}")
+    basis = CheckoutBasis(checkout, force=force)
+    with checkout.staged() as staging:
+        check_apart(staging.path, project)
+        state = project.existing(checkout.artifact)
+        if basis.moved_on(state) and not force:
+            # The version that came may be what is here: a snapshot that was cut off before it could write down that it was made.
+            with suppress(NotFoundError, RefusedError):
+                base = project.catalog(checkout.artifact).latest(state)
+                if state.latest is not None and _tree(project, checkout, staging, state, base, Silent()).root == base.root:
+                    checkout = checkout.became(state.latest, state)
+                    basis = CheckoutBasis(checkout, force=False)
+            basis.check(state)
+        result = take_staged(project, staging, checkout.artifact, options, progress, basis)
+    checkout.became(result.version, project.refresh(checkout.artifact))
+    return result
+
+
+def trust(project: Project, checkout: Checkout) -> None:
+    """Remember the stats of a copy that was made just now, so that the next look reads only what changed: each file was verified then."""
+    artifact = project.artifact(checkout.artifact)
+    table = project.catalog(checkout.artifact).table(project.existing(checkout.artifact), checkout.base.number)
+
+    def known(listing: Listing) -> Listing:
+        for row, name in enumerate(listing.names):
+            at = table.find(listing.key, name)
+            if at != MISSING and table.kind(at) is Kind.FILE:
+                facts = listing.modes[row], listing.size(row), listing.mtime(row)
+                if facts == (table.mode(at), table.size(at), table.mtime(at)):
+                    listing.learn(row, table.digest(at))
+        return listing
+
+    with StatCache(project.cache.path) as stats, Staging(checkout.path) as staging:
+        clock = staging.clock()
+        values = ((listing.key, known(listing).encode(clock)) for listing in staging.walk())
+        stats.put_many(artifact.cipher.chunking.own(staging.key), values)

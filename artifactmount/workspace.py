@@ -1,0 +1,232 @@
+"""Checkouts made, put back after a reboot, and ended: writable folders of a version.
+
+Where it may be done, the kernel's overlay is laid over a mount of ours that nobody else sees, so that nothing is copied; or fuse-overlayfs;
+else the files are copied. Whatever is cut off is continued by the same command: the record comes first, and each step may be done again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from artifactmount.checkout import COPY, FUSE_OVERLAY, OVERLAY, Checkout, CheckoutBasis, Lived, hidden_folder, locked, mark, read
+from artifactmount.daemon import Mount, start_asking
+from artifactmount.download import download
+from artifactmount.errors import ArtifactError, RefusedError, UsageError
+from artifactmount.mountpoint import Record, mount_at, unmount
+from artifactmount.names import Reference, resolve
+from artifactmount.progress import Progress
+from artifactmount.project import Project, same_place
+from artifactmount.settings import Settings
+from artifactmount.status import status, trust
+
+#: What makes an upper directory say all by itself, as `layer` reads it; relative paths, as options know no way to write a comma or colon.
+_OPTIONS = "lowerdir=lower/{artifact}/v{number},upperdir=upper,workdir=work"
+_KERNEL_OPTIONS = ",redirect_dir=nofollow,metacopy=off,index=off,xino=off"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A checkout that is ready. `why`: why it is a copy, where one had to be made; `left_out`: references, which no copy is made of."""
+
+    checkout: Checkout
+    why: str = ""
+    left_out: int = 0
+
+
+class Workspace:
+    """What checkouts of one project are made with."""
+
+    def __init__(self, settings: Settings, project: Project, progress: Progress) -> None:
+        self._settings, self._project, self._progress = settings, project, progress
+
+    # -- making --------------------------------------------------------------------------------------------------------------------
+    def check_out(self, reference: Reference, path: str, *, copy: bool = False) -> Made:
+        """Make a checkout in the folder `path`, which must be absent or empty; or put back the one that is there. `copy`: no overlay.
+
+        Raises NotFoundError, UsageError; RefusedError where something else is there; CorruptError, StoreError.
+        """
+        path = os.path.realpath(path)
+        self._project.check_apart(path)
+        with locked(path):
+            present = read(path)
+            if present is not None:
+                self._check_same(present, reference)
+                return self._put_back(present)
+            try:
+                _check_empty(path)
+                if mount_at(path) is not None:
+                    raise RefusedError(f"{path} is a mountpoint; choose a folder in it, or another one")
+                return self._make(reference, path, copy=copy)
+            finally:
+                if read(path) is None:
+                    with suppress(OSError):
+                        os.rmdir(hidden_folder(path))
+
+    def put_back(self, checkout: Checkout) -> Made:
+        """See to it that a checkout's files are there: after a reboot, when the daemon died, or when making it was cut off.
+
+        Raises RefusedError when it is in use, or the version that it lies over was deleted; CorruptError, StoreError.
+        """
+        with locked(checkout.path):
+            return self._put_back(checkout)
+
+    def _check_same(self, present: Checkout, reference: Reference) -> None:
+        same = reference.artifact == present.artifact and same_place(self._project.url, present.project)
+        if same and reference.version is not None:
+            wanted = resolve(self._project.existing(reference.artifact), reference).n
+            same = wanted in (present.lower.number, present.base.number)  # also the command that made it
+        if not same:
+            raise RefusedError(
+                f"{present.path} is a checkout of {present.named(present.base)}; choose another folder, "
+                f"or end that one: artifactmount checkout --remove {present.path}"
+            )
+
+    def _make(self, reference: Reference, path: str, *, copy: bool) -> Made:
+        state = self._project.existing(reference.artifact)
+        version = resolve(state, reference)
+        lived = Lived(version.n, version.digest.hex())
+        checkout = Checkout(path, self._project.url, reference.artifact, COPY, lived, lived, state.latest, whole=False)
+        reasons = []
+        for method in () if copy else (OVERLAY, FUSE_OVERLAY):  # each only where the one before cannot be had
+            try:
+                _check_possible(method)
+                overlay = replace(checkout, method=method, whole=True)
+                overlay.write()
+                self._mount(overlay)
+                return Made(overlay)
+            except (ArtifactError, OSError) as error:
+                reasons.append(f"{method}: {error}")
+                self._unmount(replace(checkout, method=method))
+        for name in ("lower", "work", "upper"):
+            shutil.rmtree(checkout.below(name), ignore_errors=True)
+        checkout.write()
+        made = self._copy(checkout)
+        return replace(made, why="; ".join(reasons))
+
+    def _copy(self, checkout: Checkout) -> Made:
+        reference = Reference(checkout.artifact, f"v{checkout.base.number}")
+        done = download(self._project, reference, checkout.path, allow_missing=True, progress=self._progress)
+        trust(self._project, checkout)
+        whole = replace(checkout, whole=True)
+        whole.write()
+        return Made(whole, left_out=len(done.skipped))
+
+    def _put_back(self, checkout: Checkout) -> Made:
+        if checkout.method == COPY:
+            return Made(checkout) if checkout.whole else self._copy(checkout)
+        if checkout.mounted and self._lower_lives(checkout):
+            return Made(checkout)
+        self._unmount(checkout)
+        _check_empty(checkout.path, "take out what was written there while the checkout was not mounted")
+        CheckoutBasis(checkout, force=True).lower(self._project.existing(checkout.artifact))
+        self._mount(checkout)
+        return Made(checkout)
+
+    # -- mounting ------------------------------------------------------------------------------------------------------------------
+    def _record(self, checkout: Checkout) -> Record:
+        return Record(checkout.below("lower"), self._settings.state_directory)
+
+    def _lower_lives(self, checkout: Checkout) -> bool:
+        return mount_at(checkout.below("lower")) is not None and self._record(checkout).pid() is not None
+
+    def _mount(self, checkout: Checkout) -> None:
+        """Mount the project, and the overlay over the version's folder in it. Raises RefusedError, ArtifactError of the daemon, OSError."""
+        settings = self._settings
+        os.makedirs(checkout.path, exist_ok=True)
+        upper = checkout.below("upper")
+        for name in ("work", "lower"):
+            os.makedirs(checkout.below(name), 0o700, exist_ok=True)
+        if not os.path.isdir(upper):
+            os.mkdir(upper, 0o700)
+        if not os.listdir(upper):  # else its mode is the user's
+            os.chmod(upper, stat.S_IMODE(os.stat(checkout.path).st_mode))  # the overlay's top shows it in the place of the folder's own
+        if checkout.method == OVERLAY:
+            mark(upper)
+        if not self._lower_lives(checkout):
+            lower = checkout.below("lower")
+            mount = Mount(self._project.url, settings.cache_path, settings.budget, lower, settings.state_directory)
+            start_asking(replace(mount, umask=_umask(), beneath=True), settings.keyring)
+        lay_over(checkout)
+
+    def _unmount(self, checkout: Checkout) -> None:
+        """Take away the overlay and the mount beneath, as far as they are there. Raises RefusedError when it is in use."""
+        present = mount_at(checkout.path)
+        if present is not None and checkout.mounted:
+            command = ["umount", "--", checkout.path] if present.kind == OVERLAY else ["fusermount3", "-u", "--", checkout.path]
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env={**os.environ, "LC_ALL": "C"})
+            if done.returncode:
+                raise RefusedError(
+                    f"{checkout.path} is in use, or cannot be unmounted ({' '.join(done.stderr.split())}); "
+                    f"`fuser -vm {checkout.path}` shows what uses it"
+                )
+        if mount_at(checkout.below("lower")) is not None:
+            unmount(checkout.below("lower"), self._record(checkout), lazy=False)
+
+    # -- ending --------------------------------------------------------------------------------------------------------------------
+    def remove(self, checkout: Checkout, *, force: bool = False) -> None:
+        """End a checkout: its folder goes, with what is ignored in it.
+
+        Raises RefusedError when anything in it was changed since its base (not with `force`: then that is lost), or when it is in use.
+        """
+        with locked(checkout.path):
+            if not force:
+                changes = len(status(self._project, checkout, self._progress).changes)
+                if changes:
+                    raise RefusedError(
+                        f"{checkout.path} has {changes:,} changes that are in no version (`artifactmount status {checkout.path}`); "
+                        "snapshot them, or --force loses them"
+                    )
+            self._unmount(checkout)
+            if checkout.method == COPY:
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(checkout.path)
+            else:
+                with suppress(FileNotFoundError):
+                    os.rmdir(checkout.path)
+            for name in ("upper", "work", "lower"):
+                shutil.rmtree(checkout.below(name), ignore_errors=True)
+            shutil.rmtree(checkout.folder)
+
+
+def lay_over(checkout: Checkout) -> None:
+    """Mount the overlay alone. Raises RefusedError with what was said against it."""
+    options = _OPTIONS.format(artifact=checkout.artifact, number=checkout.lower.number)
+    if checkout.method == OVERLAY:
+        command = ["mount", "-t", "overlay", "-o", options + _KERNEL_OPTIONS, "artifactmount", checkout.path]
+    else:
+        command = ["fuse-overlayfs", "-o", options, checkout.path]
+    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise RefusedError(" ".join((done.stderr or done.stdout).split()) or f"{command[0]} ended with {done.returncode}")
+
+
+def _check_empty(path: str, advice: str = "choose another folder, or an empty one") -> None:
+    """Raises UsageError for a file; RefusedError for a folder in which something is."""
+    try:
+        entries = os.listdir(path)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UsageError(f"{path} is no folder") from None
+    if entries:
+        raise RefusedError(f"{path} is not empty; {advice}")
+
+
+def _check_possible(method: str) -> None:
+    """Raises RefusedError saying why a method cannot be had here."""
+    if method == OVERLAY and os.geteuid() != 0:
+        raise RefusedError("only root may mount one")
+    if method == FUSE_OVERLAY and shutil.which("fuse-overlayfs") is None:
+        raise RefusedError("it is not installed")
+
+
+def _umask() -> int:
+    """The bits that files of this process are made without."""
+    bits = os.umask(0o077)
+    os.umask(bits)
+    return bits
