@@ -8,7 +8,6 @@ stands behind the language is for a test of its own (`python wandb`, `json open-
 from __future__ import annotations
 
 import re
-import runpy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "artifactmount/docs"
 PAGES = [ROOT / "README.md", *sorted(FOLDER.glob("*.md"))]
-#: Pages that are written beside these, with tests of their own: their commands have to exist, and nobody follows them yet.
-EXPECTED: tuple[str, ...] = runpy.run_path(str(ROOT / "scripts/site_hooks.py"))["EXPECTED"]
 
 _FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _ANY_LINES = ("…", "...")

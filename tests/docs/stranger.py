@@ -126,10 +126,18 @@ class Stranger:
             self.shell.kill()
             self.shell.wait()
             self.shell.stdout.close()
+            for path in _overlays_below(self.home):
+                subprocess.run(["umount", "--lazy", "--", path], check=True)
             for record in sorted((self.home / ".local/state/artifactmount/mounts").glob("*.json")):
                 with suppress(ValueError, KeyError):
                     fields = json.loads(record.read_text())
                     _take_away(Path(fields["mountpoint"]), int(fields["pid"]))
+
+
+def _overlays_below(folder: Path) -> list[str]:
+    """Checkouts that a page left: they keep the mounts beneath them in use."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [fields[4] for fields in mounts if fields[4].startswith(f"{folder}/") and "overlay" in fields[fields.index("-") + 1]]
 
 
 def _take_away(mountpoint: Path, pid: int) -> None:

@@ -176,7 +176,9 @@ def test_safetensors_maps_the_file(world: World) -> None:
         assert np.array_equal(model.get_slice("layer.weight")[500:502, 7:9], original["layer.weight"][500:502, 7:9])
 
 
-_EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (ROOT / "artifactmount/docs/ecosystem.md").read_text(), re.MULTILINE | re.DOTALL)
+_EXAMPLES = re.findall(
+    r"^```python ecosystem\n(.*?)^```$", (ROOT / "artifactmount/docs/ecosystem.md").read_text(), re.MULTILINE | re.DOTALL
+)
 _RUN_ALL = "import sys\nfor example in sys.argv[1:]:\n    print(example)\n    exec(example, {})\n"
 
 
