@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -231,6 +231,14 @@ class Catalog:
             run = self._cached_run(digest) or Run(content, digest, name=self.artifact.cipher.chunking.digest)
         self._runs[digest] = run
         return run
+
+    def cached_runs(self, state: State) -> Iterator[Run]:
+        """The runs of live versions, deltas and whole manifests, that the cache holds."""
+        for version in state.versions.values():
+            for digest in (version.metadata.run, version.metadata.full):
+                run = self._cached_run(digest) if digest is not None else None
+                if run is not None:
+                    yield run
 
     def _cached_run(self, digest: bytes) -> Run | None:
         """A run from the cache, where it is what it is called. What was checked before it was written need not be checked again."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -15,19 +15,17 @@ from itertools import chain, islice
 
 from artifactmount.errors import (
     CorruptError,
-    KeyMissingError,
     NotFoundError,
     RefusedError,
     SourceChangedError,
     SourceDeniedError,
     SourceError,
 )
-from artifactmount.fetch import Fetcher
+from artifactmount.fetch import Fetcher, stretches
 from artifactmount.manifest import MISSING, ROOT_ROW, Table
 from artifactmount.names import Reference, resolve
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
-from artifactmount.ranges import PackId
 from artifactmount.reference import Referent
 from artifactmount.rows import Kind, child_key, is_executable, path_of, show_path
 from artifactmount.run import ChunkRef, Run
@@ -43,8 +41,6 @@ _HOLES = 1000  # zeros pack this many times smaller at least: other chunks need 
 _PARALLEL = 8
 #: Of what a reference leads to, so much is asked for at once.
 _RANGE = 4 << 20
-#: Chunks of a pack that lie closer than this are read in one request.
-_GAP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +114,7 @@ def download(
         return state, version, table, catalog.runs(state, table)
 
     state, version, table, runs = project.reading(reference.artifact, load)
-    rows = list(_ranges(table, reference) if not prefix else _beginning(table, prefix))
+    rows = list(rows_of(table, reference) if not prefix else _beginning(table, prefix))
     project.check_apart(os.path.realpath(path))
     with Target(path, project.artifact(reference.artifact).cipher.chunking.digest) as target:
         download_ = _Download(
@@ -129,7 +125,7 @@ def download(
     return Downloaded(version.n, target.path, download_.written, download_.kept, download_.bytes, tuple(download_.skipped))
 
 
-def _ranges(table: Table, reference: Reference) -> Iterator[range]:
+def rows_of(table: Table, reference: Reference) -> Iterator[range]:
     """The rows of what the path names: a file, or everything below a folder, and the folder itself."""
     row = table.lookup(reference.path)
     if row == MISSING:
@@ -289,7 +285,7 @@ class _Download:
 
     def _fill(self, pool: ThreadPoolExecutor, batch: list[_Piece], opened: list[_File]) -> None:
         """Fetch the pieces of a batch, pack by pack, and name the files that are whole then."""
-        for group in pool.map(self._fetch, _spans(self._state, batch)):
+        for group in pool.map(self._fetch, stretches(batch, lambda piece: piece.ref)):
             for piece in group:
                 piece.file.missing -= 1
                 self._progress.advance(piece.ref.place.plain, 0)
@@ -299,31 +295,17 @@ class _Download:
             self._progress.advance(0, 1)
         opened[:] = [file for file in opened if file.missing]
 
-    def _fetch(self, span: list[_Piece]) -> list[_Piece]:
-        """Write the pieces of one stretch of one pack; where the stretch is not what it should be, each chunk is looked for by itself."""
-        first, last = span[0].ref.place, span[-1].ref.place
-        pack = self._state.resolve(first.pack)
-        stored = b""
-        if pack == first.pack:
+    def _fetch(self, group: list[_Piece]) -> list[_Piece]:
+        """Write the pieces of one stretch of one pack."""
+        stretch = self._fetcher.stretch([piece.ref for piece in group], self._state)
+        for piece in group:
             try:
-                stored = self._project.store.get(self._artifact.pack_key(pack), first.offset, last.offset + last.stored)
-            except KeyMissingError:
-                stored = b""  # moved or deleted meanwhile: the fetcher finds out
-        for piece in span:
-            piece.file.part.write(piece.offset, self._content(piece, stored, first.offset))
-        return span
-
-    def _content(self, piece: _Piece, stored: bytes, start: int) -> bytes:
-        place = piece.ref.place
-        try:
-            bytes_ = stored[place.offset - start : place.offset - start + place.stored]
-            return self._artifact.cipher.chunk(place.pack, place.offset, bytes_, place.plain, piece.ref.digest)
-        except CorruptError:
-            try:
-                return self._fetcher.chunk(piece.ref, self._state, piece.file.run)
+                content = self._fetcher.take(stretch, piece.ref, self._state, piece.file.run)
             except CorruptError as error:
                 path = show_path(path_of(piece.file.key, piece.file.name))
                 raise CorruptError(f"{path}: {error}; `artifactmount verify` tells what else is damaged") from error
+            piece.file.part.write(piece.offset, content)
+        return group
 
     # -- what references lead to -----------------------------------------------------------------------------------------------------
     def _write_references(self, pool: ThreadPoolExecutor, rows: list[int]) -> None:
@@ -372,21 +354,3 @@ class _Download:
             self.written += 1
             self.bytes += self._table.size(file.row)
             self._progress.advance(0, 1)
-
-
-def _spans(state: State, batch: Iterable[_Piece]) -> list[list[_Piece]]:
-    """Pieces that lie close to each other in one pack, in the order of their offsets."""
-    by_pack: dict[PackId, list[_Piece]] = {}
-    for piece in batch:
-        by_pack.setdefault(piece.ref.place.pack, []).append(piece)
-    spans: list[list[_Piece]] = []
-    for pieces in by_pack.values():
-        pieces.sort(key=lambda piece: piece.ref.place.offset)
-        end = -_GAP - 1
-        for piece in pieces:
-            place = piece.ref.place
-            if place.offset - end > _GAP:
-                spans.append([])
-            spans[-1].append(piece)
-            end = max(end, place.offset + place.stored)
-    return spans

@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 from artifactmount.errors import CorruptError, GoneError, KeyMissingError
 from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow
@@ -22,10 +25,40 @@ from artifactmount.store.folder import FolderStore
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+#: Chunks of a pack that lie closer than this are read in one request.
+_GAP = 1 << 20
 _REFRESHES = 16
 _TABLES = 256
 _TABLE_ROWS = 1 << 19  # of all tables kept: 300 bytes each
 _UNPACKED = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Bytes of a pack from `offset` on, as they came; nothing when the pack is not (any more) where a run says."""
+
+    offset: int
+    stored: bytes
+
+
+def stretches(wanted: Iterable[T], ref_of: Callable[[T], ChunkRef]) -> list[list[T]]:
+    """What is wanted, in groups that one request brings: close to each other in one pack, in the order of their offsets."""
+    by_pack: dict[PackId, list[T]] = {}
+    for item in wanted:
+        by_pack.setdefault(ref_of(item).place.pack, []).append(item)
+    groups: list[list[T]] = []
+    for items in by_pack.values():
+        items.sort(key=lambda item: ref_of(item).place.offset)
+        end = -_GAP - 1
+        for item in items:
+            place = ref_of(item).place
+            if place.offset - end > _GAP:
+                groups.append([])
+            groups[-1].append(item)
+            end = max(end, place.offset + place.stored)
+    return groups
 
 
 class Fetcher:
@@ -78,6 +111,29 @@ class Fetcher:
             if all(run not in (v.metadata.run, v.metadata.full) for v in state.versions.values()):
                 raise GoneError(f"{self._artifact.name}: the version was deleted while it was read") from error
             raise CorruptError(f"chunk {ref.digest.hex()} in pack {self._artifact.pack_key(ref.place.pack)}: {error}") from error
+
+    # -- many at once ----------------------------------------------------------------------------------------------------------------
+    def stretch(self, refs: Sequence[ChunkRef], state: State) -> Stretch:
+        """The bytes from the first to the last of these chunks, which lie in one pack in this order. Raises StoreError."""
+        first, last = refs[0].place, refs[-1].place
+        if state.resolve(first.pack) != first.pack:
+            return Stretch(0, b"")
+        try:
+            return Stretch(
+                first.offset, self._project.store.get(self._artifact.pack_key(first.pack), first.offset, last.offset + last.stored)
+            )
+        except KeyMissingError:  # moved or deleted meanwhile: whoever takes a chunk out of it finds out
+            return Stretch(0, b"")
+
+    def take(self, stretch: Stretch, ref: ChunkRef, state: State, run: bytes) -> bytes:
+        """A chunk out of a stretch, verified; where that is not what it should be, looked for by itself. Raises what `chunk` raises."""
+        place, start = ref.place, ref.place.offset - stretch.offset
+        try:
+            return self._artifact.cipher.chunk(
+                place.pack, place.offset, stretch.stored[start : start + place.stored], place.plain, ref.digest
+            )
+        except CorruptError:
+            return self.chunk(ref, state, run)
 
     # -- from packs ----------------------------------------------------------------------------------------------------------------
     def _read(self, pack: PackId, offset: int, length: int) -> bytes:

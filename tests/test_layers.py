@@ -48,9 +48,13 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("scan", "packer", "content", "changes"),
     ("proposal", "liveness", "garbage"),
     ("snapshot", "refer", "vendor", "describe", "target", "alias", "sizes", "delete", "history", "difference", "download", "verify"),
+<<<<<<< HEAD
     ("parts", "gather"),
     ("compare", "checkout"),
     ("status",),
+=======
+    ("compare", "prefetch"),
+>>>>>>> 90f409b (Bring a version into the cache before it is read, and show what the cache holds)
     ("policy", "protection"),
     ("doctor",),
     ("doctor.*",),

@@ -39,6 +39,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gc": ("gc", "Delete what dead writers left."),
     "show": ("show", "Show everything known of a version, or of the project."),
     "download": ("download", "Copy a version, or a part of it, to real files."),
+    "prefetch": ("prefetch", "Bring a version into the cache before it is read."),
+    "cache": ("cache", "Show what the cache holds, or clear it."),
     "verify": ("verify", "Read every byte and say what is wrong."),
     "policy": ("policy", "Print the IAM policy that a user of the project needs."),
     "doctor": ("doctor", "Look for what is wrong with this machine and the project, and say how to mend it."),

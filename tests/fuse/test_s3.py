@@ -72,19 +72,22 @@ def test_a_flipped_byte_in_the_bucket_is_an_error_with_a_fresh_cache_and_none_wi
 
 
 def test_when_the_server_is_gone_what_is_known_answers_and_what_is_cached_reads(tmp_path: Path) -> None:
-    files = {"cached": random.Random(3).randbytes(3 * MEBI), "other": random.Random(4).randbytes(12 * MEBI)}
+    sizes = {"cached": 3 * MEBI, "other": 12 * MEBI, "fetched/before": 3 * MEBI}
+    files = {name: random.Random(name).randbytes(size) for name, size in sizes.items()}
     with servers.s3_server() as server:
         project = in_bucket(server, tmp_path)
         project.snapshot(write(tmp_path / "staging", files), "animals")
         with mounted(project) as mount:
             assert (mount / "animals/v0/cached").read_bytes() == files["cached"]
+        project.do("prefetch", "animals/fetched")
         with mounted(project) as mount:  # its page cache is empty: what it has is on disk
             assert os.listdir(mount.path) == ["animals"]
             os.kill(server.pid, signal.SIGKILL)
             begin = time.monotonic()
             assert (mount / "animals/latest/cached").read_bytes() == files["cached"]
+            assert (mount / "animals/latest/fetched/before").read_bytes() == files["fetched/before"]
             assert (mount / "animals:v0/other").stat().st_size == 12 * MEBI
-            assert os.listdir(mount / "animals/v0") == ["cached", "other"]
+            assert os.listdir(mount / "animals/v0") == ["cached", "fetched", "other"]
             assert time.monotonic() - begin < KNOWN_SECONDS
             begin = time.monotonic()
             assert os.listdir(mount / "animals") == ["v0", "latest"]

@@ -1,0 +1,108 @@
+"""What is brought into the cache, what it holds, and clearing it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.cli.program import Program, in_bucket
+from tests.store.servers import Server
+
+MEBI = 1 << 20
+CONTENTS = {name: Random(name).randbytes(size) for name, size in {"big": 5 * MEBI, "sub/a": 60_000, "sub/b": 70_000}.items()}
+ALL = sum(map(len, CONTENTS.values()))
+PART = len(CONTENTS["sub/a"]) + len(CONTENTS["sub/b"])
+
+
+@pytest.fixture
+def bucket(s3_server: Server, tmp_path: Path) -> Program:
+    """A project in a bucket, seen from a machine that has nothing of it."""
+    writer = in_bucket(tmp_path / "writer", s3_server)
+    for name, content in {**CONTENTS, "sub/again": CONTENTS["sub/a"]}.items():
+        path = tmp_path / "animals" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    writer.run("snapshot", tmp_path / "animals", "animals")
+    reader = writer.elsewhere(tmp_path / "reader")
+    reader.quick = True
+    return reader
+
+
+def test_a_part_and_then_all(bucket: Program) -> None:
+    twice = len(CONTENTS["sub/a"])
+    assert bucket.run("prefetch", "animals/sub", "--json").json == {"version": "v0", "fetched": PART, "held": twice, "in_place": False}
+    assert bucket.run("prefetch", "animals:v0", "--json").json["fetched"] == len(CONTENTS["big"])
+    assert bucket.run("prefetch", "animals").out == "animals:v0  0 B fetched, 5.4 MB held already\n"
+    assert bucket.run("cache", "--json").json["artifacts"] == [{"artifact": "animals", "held": ALL}]
+
+
+def test_what_was_fetched_is_read_without_the_packs(bucket: Program, s3_server: Server) -> None:
+    bucket.run("prefetch", "animals")
+    name = bucket.project.split("/")[2]
+    for key in s3_server.keys(name):
+        if "/data/" in key:
+            s3_server.client.delete_object(Bucket=name, Key=key)
+    assert bucket.run("prefetch", "animals", "--json").json["fetched"] == 0
+    bucket.run("cache", "--clear")
+    assert bucket.run("prefetch", "animals", code=6).err.startswith("artifactmount: ")
+
+
+def test_what_the_cache_holds(bucket: Program) -> None:
+    assert bucket.run("cache", "--json").json["artifacts"] == []
+    bucket.run("prefetch", "animals/sub")
+    shown = bucket.run("cache")
+    assert shown.lines[1].split() == ["animals", "130.0", "kB"]
+    assert shown.lines[-1].startswith(f"{bucket.environment['ARTIFACTMOUNT_CACHE']}: 130.0 kB of 10.7 GB, and ")
+    facts = bucket.run("cache", "--clear", "--json").json
+    assert (facts["content"], facts["manifests"], facts["artifacts"]) == (0, 0, [])
+    assert bucket.run("cache", "--json").json["artifacts"] == []
+
+
+def test_more_than_the_cache_keeps_is_refused(bucket: Program, s3_server: Server, tmp_path: Path) -> None:
+    with open(tmp_path / "animals/big", "wb") as file:
+        file.write(Random(1).randbytes(33 * MEBI))
+    bucket.run("snapshot", tmp_path / "animals", "animals")
+    refused = bucket.run("--cache-size", "32M", "prefetch", "animals", code=4).err
+    assert "animals:v1 takes 34,793,008 bytes" in refused and "--cache-size" in refused
+    assert bucket.run("--cache-size", "32M", "prefetch", "animals/sub", "--json").json["fetched"] == PART
+
+
+def test_a_disk_without_room_is_said(bucket: Program) -> None:
+    cache = Path(bucket.environment["ARTIFACTMOUNT_CACHE"])
+    (cache / "segments").mkdir(parents=True)
+    (cache / "segments").rmdir()
+    (cache / "segments").write_bytes(b"")  # nothing can be written there
+    assert "does not keep what is fetched" in bucket.run("prefetch", "animals", code=4).err.splitlines()[-1]
+
+
+def test_references(bucket: Program, tmp_path: Path) -> None:
+    config = Path(bucket.environment["XDG_CONFIG_HOME"]) / "artifactmount/config.toml"
+    config.parent.mkdir(parents=True)
+    config.touch(0o600)
+    config.write_text('[references]\nallow = ["file://"]\n')
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/there").write_bytes(b"there")
+    (tmp_path / "far/changes").write_bytes(b"changes")
+    bucket.run("add-reference", "wild", f"file://{tmp_path}/far", "--name", "far")
+    os.utime(tmp_path / "far/changes", (1, 1))
+    assert "far/changes" in bucket.run("prefetch", "wild", code=6).err
+    ran = bucket.run("prefetch", "wild", "--allow-missing-references", "--json")
+    assert "artifactmount: skipped far/changes" in ran.err and ran.json["fetched"] + ran.json["held"] == 5
+
+
+def test_a_project_in_a_folder_needs_none(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "animals").mkdir()
+    (tmp_path / "animals/a").write_bytes(b"a" * 1000)
+    program.quick = True
+    program.run("snapshot", tmp_path / "animals", "animals")
+    assert program.run("prefetch", "animals").out == "animals:v0  0 B fetched, 0 B held already  packs are read where they lie\n"
+    assert "no none in animals" in program.run("prefetch", "animals/none", code=3).err
+
+
+def test_without_a_project_the_cache_can_be_seen_and_cleared(program: Program) -> None:
+    ran = program.run("cache")
+    assert "cannot be told" in ran.err and ran.out.endswith("of manifests\n")
+    assert program.run("cache", "--clear").err == ""
