@@ -26,7 +26,6 @@ import trio
 from artifactmount.cache import Cache
 from artifactmount.config import read_config
 from artifactmount.errors import ArtifactError, LockedError, RefusedError
-from artifactmount.event_loop import make_lean
 from artifactmount.fuse import Operations
 from artifactmount.keys import Keyring
 from artifactmount.log_lines import formatter
@@ -159,7 +158,6 @@ async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callab
             try:
                 _raise_read_ahead(mount.mountpoint)
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
-                make_lean()
                 ready()
                 await pyfuse3.main()
             finally:

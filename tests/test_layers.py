@@ -48,15 +48,19 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("scan", "packer", "content", "changes"),
     ("proposal", "liveness", "garbage"),
     ("snapshot", "refer", "vendor", "describe", "target", "alias", "sizes", "delete", "history", "difference", "download", "verify"),
+<<<<<<< HEAD
     ("parts", "gather"),
-    ("compare", "checkout", "prefetch"),
+    ("compare", "checkout"),
     ("status",),
+=======
+    ("compare", "prefetch"),
+>>>>>>> 90f409b (Bring a version into the cache before it is read, and show what the cache holds)
     ("policy", "protection"),
     ("doctor",),
     ("doctor.*",),
     ("tree", "pieces"),
     ("stream", "vectored"),
-    ("reader", "event_loop"),
+    ("reader",),
     ("namespace",),
     ("fuse",),
     ("metrics",),
@@ -71,8 +75,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
 
 # Who may import a library. The AWS SDK's stubs are the SDK, as far as knowing it goes.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "trio": ("reader", "event_loop", "fuse", "daemon"),
-    "pyfuse3": ("event_loop", "fuse", "metered", "daemon"),
+    "trio": ("reader", "fuse", "daemon"),
+    "pyfuse3": ("fuse", "metered", "daemon"),
     "prometheus_client": ("metrics",),
     "boto3": ("store.s3", "sources.s3"),
     "botocore": ("store.s3", "sources.s3", "kms"),
