@@ -64,7 +64,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("daemon",),
     ("workspace",),
     ("api", "api.*"),
-    ("", "wandb", "filesystem"),
+    ("", "wandb", "filesystem", "wandb_manifest", "import_wandb"),
     ("cli", "cli.*"),
     ("__main__",),
 )

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show what was changed in a checkout."),
     "add-reference": ("add_reference", "Add what lies elsewhere to an artifact, without its bytes."),
     "vendor": ("vendor", "Make a version whose references became files of its own."),
+    "import-wandb": ("import_wandb", "Make an artifact of W&B that lies on this machine a version."),
     "mount": ("mount", "Show every version of every artifact as read-only folders."),
     "umount": ("mount", "Unmount."),
     "ls": ("ls", "List artifacts, versions, or the files of a version."),

@@ -75,7 +75,7 @@ class Program:
 
     def _make_encrypted(self, arguments: Sequence[Argument]) -> None:
         """A folder project is made by its first snapshot; an encrypted one must be made before."""
-        makes = "snapshot" in arguments or "add-reference" in arguments
+        makes = any(command in arguments for command in ("snapshot", "add-reference", "import-wandb"))
         if encryption.ENCRYPTED and makes and not self.project.startswith("s3:") and not os.path.exists(self.project):
             assert self.inside("init").code == 0
 

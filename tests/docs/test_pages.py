@@ -14,15 +14,20 @@ from artifactmount import wandb
 from tests.docs.pages import PAGES, Block, Step, blocks, fits, steps
 from tests.docs.stranger import Stranger, stranger
 from tests.store.servers import Server
+from tests.wandb_artifacts import file_entry, manifest
 
 #: What a page takes for granted: files and objects of so many bytes. Paths are relative to where it is followed.
 GIVEN: dict[str, dict[str, int]] = {
     "README.md": {"animals/cat.png": 2_000_000, "animals/dog.png": 1_000_000, "rat.png": 3_000_000, "s3://my-bucket/animals/fox.png": 100},
+    "coming-from.md": {"artifacts/animals:v3/cat.png": 2_000_000, "artifacts/animals:v3/dog.png": 1_000_000},
     "private.md": {"s3://hospital/scans/7/brain.dcm": 5_000, "s3://hospital/scans/8/brain.dcm": 6_000},
     "security.md": {"animals/cat.png": 1_000},
     "staging.md": {"animals/cat.png": 2_000_000, "animals/dog.png": 1_000_000, "rat.png": 3_000_000},
     "python.md": {"images/cats/1.png": 1_000, "labels.csv": 100, "s3://my-bucket/animals/fox.png": 100},
 }
+
+#: Folders of them that W&B downloaded: its manifest lies there, too.
+FROM_WANDB = {"coming-from.md": "artifacts/animals:v3"}
 
 RUN = [page for page in PAGES if any(block.language in ("console", "python") and not block.word for block in blocks(page.read_text()))]
 
@@ -40,6 +45,10 @@ def give_files(folder: Path, page: str) -> None:
             file = folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(random.Random(path).randbytes(size))
+    if page in FROM_WANDB:
+        downloaded = folder / FROM_WANDB[page]
+        contents = {file.name: file_entry(file.read_bytes()) for file in downloaded.iterdir()}
+        (downloaded / "wandb_manifest.json").write_text(manifest(contents))
 
 
 @contextmanager
