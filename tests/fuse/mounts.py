@@ -139,7 +139,8 @@ class Mount:
 def mounted(project: Project, name: str = "mnt", *, options: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Iterator[Mount]:
     """Mount in the background at `root/name`, with `options` before the command and `after` behind. Unmounts in the end, if need be."""
     path = project.root / name
-    path.mkdir(parents=True, exist_ok=True)
+    if not is_mounted(path):  # a dead mount can be asked nothing
+        path.mkdir(parents=True, exist_ok=True)
     mount = Mount(project, path)
     try:
         try:
