@@ -44,6 +44,7 @@ __all__ = [
     "finish",
     "finish_artifact",
     "init",
+    "log",
     "log_artifact",
     "run",
     "upsert_artifact",
@@ -194,6 +195,11 @@ def log_artifact(*arguments: Any, **keywords: Any) -> _Artifact:
 def use_artifact(*arguments: Any, **keywords: Any) -> _Artifact:
     """`run.use_artifact` of the run under way."""
     return _current().use_artifact(*arguments, **keywords)
+
+
+def log(*arguments: Any, **keywords: Any) -> NoReturn:
+    """Raises NotSupportedError: see `Run.log`."""
+    _current().log(*arguments, **keywords)
 
 
 def upsert_artifact(*arguments: Any, **keywords: Any) -> _Artifact:

@@ -72,7 +72,9 @@ def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:
 
 
 def seconds(duration: str) -> int:
-    """Seconds of 45s, 30m, 24h or 2d. Raises UsageError."""
+    """Seconds of 45s, 30m, 24h, 2d or 0. Raises UsageError."""
+    if duration == "0":
+        return 0
     match = _DURATION.fullmatch(duration)
     if match is None:
         raise UsageError(f"not a time: {duration!r}; write for example 30m, 24h or 2d")

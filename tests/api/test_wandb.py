@@ -114,6 +114,8 @@ def test_the_functions_of_the_module(home: Path) -> None:
     saved.add_file("in/b.txt")
     saved.save()
     assert saved.version == "v1"
+    with pytest.raises(NotImplementedError, match="log is not supported"):
+        wandb.log({"loss": 1.0})
     wandb.finish()
     assert vars(wandb)["run"] is None
     with pytest.raises(wandb.CommError):

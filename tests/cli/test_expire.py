@@ -37,6 +37,7 @@ def test_gc(logged: Program) -> None:
     assert logged.run("gc").lines == ["nothing to delete"]
     assert logged.run("gc", "pets", "--grace", "0s", "--json").json == [{"artifact": "pets", "sessions": [], "keys": 0, "bytes": 0}]
     assert logged.inside("gc", "--grace", "999999999d").out == "nothing to delete\n"
+    assert logged.inside("gc", "--grace", "0").out == "nothing to delete\n"
     logged.run("gc", "pets:v0", code=2)
     logged.run("gc", "plants", code=3)
     logged.run("gc", "--grace", "1 week", code=2)
