@@ -48,13 +48,9 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("scan", "packer", "content", "changes"),
     ("proposal", "liveness", "garbage"),
     ("snapshot", "refer", "vendor", "describe", "target", "alias", "sizes", "delete", "history", "difference", "download", "verify"),
-<<<<<<< HEAD
     ("parts", "gather"),
-    ("compare", "checkout"),
+    ("compare", "checkout", "prefetch"),
     ("status",),
-=======
-    ("compare", "prefetch"),
->>>>>>> 90f409b (Bring a version into the cache before it is read, and show what the cache holds)
     ("policy", "protection"),
     ("doctor",),
     ("doctor.*",),
