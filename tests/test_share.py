@@ -14,6 +14,7 @@ import yaml
 
 from artifactmount.cli import COMMANDS, main
 from artifactmount.cli.example import FILES
+from artifactmount.errors import ArtifactError
 from artifactmount.mount_options import parse_arguments
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +48,30 @@ def test_the_unit_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert verify(unit, "--user") == "0 "
     unit.write_text(unit.read_text().replace("\nRestart=on-failure", "\nRestart=sometimes"))
     assert "sometimes" in verify(unit, "--user")
+
+
+def kinds(kind: type[ArtifactError]) -> set[type[ArtifactError]]:
+    """An error and all that are of its kind."""
+    return {kind}.union(*map(kinds, kind.__subclasses__()))
+
+
+def said_in_the_unit(name: str) -> list[str]:
+    """The words of its one line with this name."""
+    (line,) = re.findall(rf"^{name}=(.*)$", (SHARE / FILES["systemd"]).read_text(), re.MULTILINE)
+    return shlex.split(line)
+
+
+def test_the_unit_tries_again_only_where_that_may_help() -> None:
+    given_up = {int(code) for code in said_in_the_unit("RestartPreventExitStatus")}
+    again = {kind.__name__ for kind in kinds(ArtifactError) if kind.__module__ == "artifactmount.errors" and kind.exit_code not in given_up}
+    store = {"StoreError", "NotSentError", "UnreachableError", "DeniedError", "StoreFullError", "OutcomeUnknownError"}
+    assert again == {"ArtifactError", *store, "SourceError", "SourceDeniedError"}
+
+
+def test_the_unit_does_not_try_for_ever_what_fails_at_once() -> None:
+    """systemd's own limit counts 10 s, in which a unit that waits longer is never started too often. Whoever is denied knows it in 10 s."""
+    (wait,), (burst,), (interval,) = map(said_in_the_unit, ("RestartSec", "StartLimitBurst", "StartLimitIntervalSec"))
+    assert (int(wait) + 10) * int(burst) < int(interval)
 
 
 def test_fstab_gives_a_mount_unit_and_options_that_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
