@@ -58,6 +58,31 @@ def test_what_is_not_there_yet(program: Program) -> None:
     assert not Path(program.project).exists()
 
 
+def test_a_new_machine_is_as_new_afterwards(anywhere: Program, tmp_path: Path) -> None:
+    anywhere.run("snapshot", write(tmp_path / "pets", {b"cat": File(b"cat")}), "pets")
+    new = anywhere.elsewhere(tmp_path / "new")
+    before = sorted(new.home.rglob("*"))
+    found = findings(new)
+    assert found["project"]["state"] == found["key"]["state"] == found["create"]["state"] == "ok"
+    assert "would be made" in found["state"]["found"] and "would be made" in found["cache"]["found"]
+    assert sorted(new.home.rglob("*")) == before
+
+
+def test_another_project_than_before_is_said_and_not_taken(program: Program, tmp_path: Path) -> None:
+    program.run("init")
+    other = Program(tmp_path / "other")
+    other.run("init")
+    document, wrong = (Path(each.project, "project.json") for each in (program, other))
+    right = document.read_bytes()
+    document.chmod(0o600)
+    document.write_bytes(wrong.read_bytes())
+    found = findings(program)
+    assert found["project"]["state"] == "problem" and "another project than before" in found["project"]["found"]
+    assert "key" not in found and "create" not in found
+    document.write_bytes(right)
+    assert findings(program)["project"]["state"] == "ok"
+
+
 def test_files_and_folders_that_are_wrong(program: Program, tmp_path: Path) -> None:
     config = Path(program.environment["XDG_CONFIG_HOME"]) / "artifactmount/config.toml"
     config.parent.mkdir(parents=True)
