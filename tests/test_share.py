@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,30 @@ def test_the_unit_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     unit = tmp_path / "artifactmount@.service"
     unit.write_text(printed("systemd", capsys))
     assert verify(unit, "--user") == "0 "
+    assert "(umask 077 && echo " in unit.read_text()
     unit.write_text(unit.read_text().replace("\nRestart=on-failure", "\nRestart=sometimes"))
     assert "sometimes" in verify(unit, "--user")
+
+
+def test_the_path_of_the_installation_may_have_any_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a b 5%t 日" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "artifactmount").touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    unit = tmp_path / "artifactmount@.service"
+    unit.write_text(printed("systemd", capsys))
+    assert unit.read_text().count("5%%t") == 2
+    assert verify(unit, "--user") == "0 "
+    (folder / "artifactmount").chmod(0o644)
+    assert f"{folder}/artifactmount" in verify(unit, "--user")  # it is this file that is looked for
+    (folder / "artifactmount").chmod(0o755)
+    (command,) = [line.lstrip("# ") for line in printed("fstab", capsys).splitlines() if "ln -s" in line]
+    assert shlex.split(command) == ["ln", "-s", f"{folder}/mount.fuse.artifactmount", "/sbin/mount.fuse.artifactmount"]
+    (other := folder.parent.with_name('"')).symlink_to(folder.parent)
+    monkeypatch.setattr(sys, "executable", f"{other}/bin/python")
+    assert main(["example", "systemd"]) == 4 and "in its path" in capsys.readouterr().err
 
 
 def kinds(kind: type[ArtifactError]) -> set[type[ArtifactError]]:
@@ -83,6 +106,8 @@ def test_fstab_gives_a_mount_unit_and_options_that_are_known(tmp_path: Path, cap
     (line,) = [line.split() for line in fstab.read_text().splitlines() if line and line[0] != "#"]
     wanted = parse_arguments([line[0], line[1], "-t", line[2], "-o", line[3]])
     assert (wanted.source, wanted.cache) == ("s3://my-bucket/vision", "/var/cache/artifactmount")
+    assert wanted.allow_other and wanted.gid is not None and wanted.umask & 0o007 == 0o007  # not for everybody
+    assert "user" not in line[3].split(",")
 
 
 def dockerfile() -> list[tuple[str, str]]:

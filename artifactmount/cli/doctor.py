@@ -42,6 +42,7 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield from machine.fuse()
     yield from machine.mounts(settings.state_directory)
     yield from machine.config(os.environ)
+    yield from machine.variables(os.environ)
     yield from machine.folder("state", settings.state_directory, "make it yours, or set XDG_STATE_HOME to a folder that is")
     yield from machine.folder("cache", settings.cache_path, "make it yours, or name another: --cache DIR, or ARTIFACTMOUNT_CACHE")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -59,6 +60,21 @@ def config(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield ok("config", f"{path}, mode {stat.S_IMODE(os.stat(path).st_mode):03o}")
         return
     yield ok("config", f"no {path}; it is not needed")
+
+
+def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """The files of variables that the systemd unit reads; systemd does not ask who else can."""
+    folder = os.path.dirname(config_path(environment))
+    names: list[str] = []
+    with suppress(OSError):
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".env"))
+    for path in (os.path.join(folder, name) for name in names):
+        with suppress(OSError):
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+            if mode & 0o077:
+                yield warning("variables", f"{path} is open to other users (mode {mode:03o})", f"chmod 600 {shlex.quote(path)}")
+            else:
+                yield ok("variables", f"{path}, mode {mode:03o}")
 
 
 def folder(check: str, path: str, mend: str) -> Iterator[Finding]:

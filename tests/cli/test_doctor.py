@@ -87,11 +87,14 @@ def test_files_and_folders_that_are_wrong(program: Program, tmp_path: Path) -> N
     config = Path(program.environment["XDG_CONFIG_HOME"]) / "artifactmount/config.toml"
     config.parent.mkdir(parents=True)
     config.touch(0o644)
+    secrets = config.with_name("vision.env")
+    secrets.touch(0o644)
     (tmp_path / "file").touch()
     program.environment["XDG_STATE_HOME"] = str(tmp_path / "file")
     Path(program.environment["ARTIFACTMOUNT_CACHE"]).mkdir(mode=0o755)
     found = findings(program, "--cache-size", "100000T")
     assert found["config"]["state"] == "problem" and f"chmod 600 {config}" in found["config"]["found"]
+    assert found["variables"]["state"] == "warning" and found["variables"]["mend"] == f"chmod 600 {secrets}"
     assert found["state"]["state"] == "problem" and "XDG_STATE_HOME" in found["state"]["mend"]
     assert found["cache"]["state"] == "warning" and "mode 755" in found["cache"]["found"]
     assert found["cache space"]["state"] == "warning" and "--cache-size" in found["cache space"]["mend"]
