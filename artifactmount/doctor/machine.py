@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from artifactmount.config import config_path, read_config
@@ -114,13 +114,13 @@ def _nearest(path: str) -> str:
 
 def disk(path: str, budget: int) -> Iterator[Finding]:
     """What the cache lies on, and how much room is left for it; or will lie on, where it is not there yet."""
-    kind = _kind_of(path)
+    kind = kind_of(path, mounted())
     if kind in _NETWORKS or kind.startswith("fuse."):
         yield warning("cache disk", f"{path} is on {kind}", "use a local disk: --cache DIR, or ARTIFACTMOUNT_CACHE")
     elif kind in ("tmpfs", "ramfs"):
         yield warning("cache disk", f"{path} is in memory ({kind})", "use a disk: --cache DIR, or a --cache-size that memory can spare")
     else:
-        yield ok("cache disk", f"{path} is on {kind}")
+        yield ok("cache disk", f"{path} is on {kind or 'a file system that is not known here (a chroot)'}")
     used, status = _held(path), os.statvfs(_nearest(path))
     free = status.f_bavail * status.f_frsize
     wanted = max(budget - used, 0)
@@ -139,10 +139,11 @@ def _held(path: str) -> int:
     return 0
 
 
-def _kind_of(path: str) -> str:
+def kind_of(path: str, mounts: Sequence[Mounted]) -> str:
+    """The kind of file system that a path lies on; empty where no mount is known to hold it, as in a chroot."""
     path = os.path.realpath(path)
-    holding = [mount for mount in mounted() if within(path, mount.path)]
-    return max(reversed(holding), key=lambda mount: len(mount.path)).kind
+    holding = [mount for mount in mounts if within(path, mount.path)]
+    return max(reversed(holding), key=lambda mount: len(mount.path)).kind if holding else ""
 
 
 def _gigabytes(count: int) -> str:

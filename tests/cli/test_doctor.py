@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from artifactmount.doctor.machine import kind_of
 from artifactmount.document import make_document
+from artifactmount.mountpoint import mounted
 from tests.cli.program import Program, in_bucket
 from tests.cli.trees import File, write
 from tests.encryption import plain_only
@@ -101,6 +103,11 @@ def test_files_and_folders_that_are_wrong(program: Program, tmp_path: Path) -> N
     text = program.inside("doctor").out.splitlines()
     at = next(number for number, line in enumerate(text) if line.startswith("problem  config: "))
     assert text[at + 1] == f"         -> {found['config']['mend']}"
+
+
+def test_in_a_chroot_no_mount_holds_a_path(tmp_path: Path) -> None:
+    assert kind_of("/proc/self", mounted()) == "proc"
+    assert kind_of(str(tmp_path), [mount for mount in mounted() if mount.path == "/proc"]) == ""
 
 
 def test_a_key_that_is_missing(program: Program, tmp_path: Path) -> None:
