@@ -80,3 +80,12 @@ def test_the_daemon_gets_a_passphrase_through_a_pipe_and_nowhere_else(project: P
         for place in ("cmdline", "environ"):
             assert b"correct horse" not in Path(f"/proc/{mount.pid}/{place}").read_bytes()
         assert "correct horse" not in mount.log
+    with project.start("mount", "--foreground", project.root / "mnt") as process:
+        try:
+            assert process.stderr is not None and "is mounted at" in process.stderr.readline()
+            assert b"correct horse" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+            project.do("umount", project.root / "mnt")
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            Mount(project, project.root / "mnt").take_away()
