@@ -44,7 +44,7 @@ from artifactmount.tree import Tree
 _log = logging.getLogger(__name__)
 
 _LOG_LIMIT = 4 << 20
-_SECRETS = ("ARTIFACTMOUNT_PASSPHRASE", "ARTIFACTMOUNT_NEW_PASSPHRASE")
+SECRETS = ("ARTIFACTMOUNT_PASSPHRASE", "ARTIFACTMOUNT_NEW_PASSPHRASE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ def start(mount: Mount, keyring: Keyring) -> subprocess.Popen[bytes]:
             pass_fds=(write_end,),
             start_new_session=True,
             cwd="/",
-            env={name: value for name, value in os.environ.items() if name not in _SECRETS},
+            env={name: value for name, value in os.environ.items() if name not in SECRETS},
         )
     os.close(write_end)
     try:

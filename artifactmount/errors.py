@@ -87,9 +87,9 @@ class DeniedError(NotSentError):
 
 
 class LockedError(ArtifactError):
-    """The project is encrypted, and no key was given, or one that does not open it."""
+    """The project is encrypted, and no key was given, or one that does not open it. The same again would give the same."""
 
-    exit_code = 5
+    exit_code = 4
     errno = errno.EACCES
 
 

@@ -19,7 +19,7 @@ from artifactmount.fuse import Operations
 from artifactmount.metrics import Metrics
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
-from artifactmount.reader import Hopper, OpenFile, Reader
+from artifactmount.reader import Hopper, Reader
 from artifactmount.reference import Referent
 from artifactmount.run import ChunkRef
 from artifactmount.sources.access import Sources
@@ -43,27 +43,10 @@ class MeteredReader(Reader):
         self._blocks = _MeteredBlocks(project.cache, sources, metrics)
         self._results = {result: (metrics.lookups.labels(result), metrics.looked.labels(result)) for result in ("memory", "disk", "miss")}
 
-    def _fetcher(self, artifact: str) -> Fetcher:
-        if artifact not in self._fetchers:
-            self._fetchers[artifact] = _MeteredFetcher(self._project, artifact, self._metrics)
-        return self._fetchers[artifact]
+    def _make_fetcher(self, artifact: str) -> Fetcher:
+        return _MeteredFetcher(self._project, artifact, self._metrics)
 
-    async def _piece(self, opened: OpenFile, index: int) -> bytes:
-        held = self._memory.get(opened.pieces.name(index))
-        content = await super()._piece(opened, index)
-        if held is not None:
-            self._count("memory", content)
-        return content
-
-    async def _miss(self, opened: OpenFile, index: int, name: bytes) -> bytes:
-        content = opened.pieces.cached(index)
-        result = "miss" if content is None else "disk"
-        if content is None:
-            content = await self._fetch(opened, index, name)
-        self._count(result, content)
-        return content
-
-    def _count(self, result: str, content: bytes) -> None:
+    def _found(self, result: str, content: bytes) -> None:
         number, size = self._results[result]
         number.inc()
         size.inc(len(content))

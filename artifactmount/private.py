@@ -1,7 +1,9 @@
-"""Folders and files that are for their user alone: made so, closed when they are not, or refused. Knows nothing of what is in them."""
+"""Folders, files and variables that are for their user alone: made so, closed when they are not, or refused. Knows nothing of what is in
+them."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import stat
@@ -94,3 +96,12 @@ def read_file(path: str, limit: int) -> bytes:
             return file.read(limit)
     finally:
         os.close(descriptor)
+
+
+def forget_variable(name: str) -> None:
+    """Take a variable from the environment, and its text from where it was handed over, as /proc/PID/environ shows that to the end."""
+    find = ctypes.CDLL(None).getenv
+    find.argtypes, find.restype = (ctypes.c_char_p,), ctypes.c_void_p
+    if (address := find(os.fsencode(name))) is not None:
+        ctypes.memset(address, 0, len(ctypes.string_at(address)))
+    os.environ.pop(name, None)

@@ -144,8 +144,18 @@ class Reader:
 
     def _fetcher(self, artifact: str) -> Fetcher:
         if artifact not in self._fetchers:
-            self._fetchers[artifact] = Fetcher(self._project, artifact)
+            self._fetchers[artifact] = self._make_fetcher(artifact)
         return self._fetchers[artifact]
+
+    # -- what who counts overrides -------------------------------------------------------------------------------------------------
+    def _make_fetcher(self, artifact: str) -> Fetcher:
+        """What fetches the chunks of an artifact."""
+        return Fetcher(self._project, artifact)
+
+    def _found(self, result: str, content: bytes) -> None:
+        """A piece was found: in "memory", on "disk" in the cache, or, a "miss", where it lies. Here nobody counts."""
+
+    # -- reading -------------------------------------------------------------------------------------------------------------------
 
     async def read(self, file: File, offset: int, size: int) -> bytes | memoryview:
         """Bytes [offset, offset + size) of a file; fewer only at its end.
@@ -187,6 +197,7 @@ class Reader:
         content = self._memory.get(name)
         if content is not None:
             self._memory.move_to_end(name)
+            self._found("memory", content)
             return content
         begin = time.monotonic()
         until, failure = self._failed.get(name, (begin, None))
@@ -213,8 +224,11 @@ class Reader:
 
     async def _miss(self, opened: OpenFile, index: int, name: bytes) -> bytes:
         """A piece that is not in memory: from the cache, which answers at once; else from where it lies."""
-        cached = opened.pieces.cached(index)
-        return await self._fetch(opened, index, name) if cached is None else cached
+        content, result = opened.pieces.cached(index), "disk"
+        if content is None:
+            content, result = await self._fetch(opened, index, name), "miss"
+        self._found(result, content)
+        return content
 
     async def _fetch(self, opened: OpenFile, index: int, name: bytes) -> bytes:
         """One miss fetches a chunk alone; a second one in the same pack brings the whole pack, because its neighbours are wanted, too."""

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from artifactmount.cli import COMMANDS, main
 from artifactmount.cli.example import FILES
+from artifactmount.errors import ArtifactError
 from artifactmount.mount_options import parse_arguments
 
 ROOT = Path(__file__).parent.parent
@@ -45,8 +47,54 @@ def test_the_unit_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     unit = tmp_path / "artifactmount@.service"
     unit.write_text(printed("systemd", capsys))
     assert verify(unit, "--user") == "0 "
+    assert "(umask 077 && echo " in unit.read_text()
     unit.write_text(unit.read_text().replace("\nRestart=on-failure", "\nRestart=sometimes"))
     assert "sometimes" in verify(unit, "--user")
+
+
+def test_the_path_of_the_installation_may_have_any_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a b 5%t 日" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "artifactmount").touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    unit = tmp_path / "artifactmount@.service"
+    unit.write_text(printed("systemd", capsys))
+    assert unit.read_text().count("5%%t") == 2
+    assert verify(unit, "--user") == "0 "
+    (folder / "artifactmount").chmod(0o644)
+    assert f"{folder}/artifactmount" in verify(unit, "--user")  # it is this file that is looked for
+    (folder / "artifactmount").chmod(0o755)
+    (command,) = [line.lstrip("# ") for line in printed("fstab", capsys).splitlines() if "ln -s" in line]
+    assert shlex.split(command) == ["ln", "-s", f"{folder}/mount.fuse.artifactmount", "/sbin/mount.fuse.artifactmount"]
+    (other := folder.parent.with_name('"')).symlink_to(folder.parent)
+    monkeypatch.setattr(sys, "executable", f"{other}/bin/python")
+    assert main(["example", "systemd"]) == 4 and "in its path" in capsys.readouterr().err
+
+
+def kinds(kind: type[ArtifactError]) -> set[type[ArtifactError]]:
+    """An error and all that are of its kind."""
+    return {kind}.union(*map(kinds, kind.__subclasses__()))
+
+
+def said_in_the_unit(name: str) -> list[str]:
+    """The words of its one line with this name."""
+    (line,) = re.findall(rf"^{name}=(.*)$", (SHARE / FILES["systemd"]).read_text(), re.MULTILINE)
+    return shlex.split(line)
+
+
+def test_the_unit_tries_again_only_where_that_may_help() -> None:
+    given_up = {int(code) for code in said_in_the_unit("RestartPreventExitStatus")}
+    again = {kind.__name__ for kind in kinds(ArtifactError) if kind.__module__ == "artifactmount.errors" and kind.exit_code not in given_up}
+    store = {"StoreError", "NotSentError", "UnreachableError", "DeniedError", "StoreFullError", "OutcomeUnknownError"}
+    assert again == {"ArtifactError", *store, "SourceError", "SourceDeniedError"}
+
+
+def test_the_unit_does_not_try_for_ever_what_fails_at_once() -> None:
+    """systemd's own limit counts 10 s, in which a unit that waits longer is never started too often. Whoever is denied knows it in 10 s."""
+    (wait,), (burst,), (interval,) = map(said_in_the_unit, ("RestartSec", "StartLimitBurst", "StartLimitIntervalSec"))
+    assert (int(wait) + 10) * int(burst) < int(interval)
 
 
 def test_fstab_gives_a_mount_unit_and_options_that_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +106,8 @@ def test_fstab_gives_a_mount_unit_and_options_that_are_known(tmp_path: Path, cap
     (line,) = [line.split() for line in fstab.read_text().splitlines() if line and line[0] != "#"]
     wanted = parse_arguments([line[0], line[1], "-t", line[2], "-o", line[3]])
     assert (wanted.source, wanted.cache) == ("s3://my-bucket/vision", "/var/cache/artifactmount")
+    assert wanted.allow_other and wanted.gid is not None and wanted.umask & 0o007 == 0o007  # not for everybody
+    assert "user" not in line[3].split(",")
 
 
 def dockerfile() -> list[tuple[str, str]]:

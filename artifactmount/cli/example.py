@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
+from collections.abc import Callable
 from importlib import resources
 
 import click
 
+from artifactmount.errors import RefusedError
+
 FILES = {"systemd": "artifactmount@.service", "fstab": "fstab", "docker": "Dockerfile", "kubernetes": "kubernetes.yaml"}
 _WRITTEN = "/usr/local/bin/"  # where the files say that the programs are
+_IMPOSSIBLE = re.compile(r"[\"'\\\x00-\x1f\x7f]")
+_PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]*")
 
 
 @click.command(epilog="Example: artifactmount example systemd > ~/.config/systemd/user/artifactmount@.service")
@@ -20,7 +27,16 @@ def example(what: str) -> None:
     Each says at its beginning what to do with it. The paths of the programs are those of this installation.
     """
     text = resources.files("artifactmount").joinpath("share", FILES[what]).read_text(encoding="utf-8")
-    print(text.replace(_WRITTEN, _programs()), end="")
+    quoted: Callable[[str], str] = _in_a_unit if what == "systemd" else shlex.quote
+    programs = _programs()
+    print(re.sub(re.escape(_WRITTEN) + r"[\w.]+", lambda found: quoted(programs + found[0].removeprefix(_WRITTEN)), text), end="")
+
+
+def _in_a_unit(path: str) -> str:
+    """A program's path as systemd reads it. Raises RefusedError for one that it starts no program from, however it is written."""
+    if _IMPOSSIBLE.search(path):
+        raise RefusedError(f"systemd starts no program with a quote, a backslash or a control character in its path: {path!r}")
+    return path if _PLAIN.fullmatch(path) else '"' + path.replace("%", "%%") + '"'
 
 
 def _programs() -> str:

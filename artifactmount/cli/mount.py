@@ -15,6 +15,7 @@ from artifactmount.mount_options import umask_of
 from artifactmount.mountpoint import Record, locate
 from artifactmount.mountpoint import unmount as unmount_at
 from artifactmount.notify import notify
+from artifactmount.private import forget_variable
 from artifactmount.project import absolute
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def mount(
     themselves. Returns when the files are there; a daemon in the background answers until `artifactmount umount`. Only you see the files,
     unless --allow-other; then owner, group and permission bits decide.
     """
-    from artifactmount.daemon import Mount, leave, log_to, serve, start_asking
+    from artifactmount.daemon import SECRETS, Mount, leave, log_to, serve, start_asking
 
     if metrics:
         address_of(metrics)
@@ -70,7 +71,10 @@ def mount(
     )
     if foreground:
         log_to(sys.stderr, log_format)
-        serve(what, partial(_tell, what.url, what.mountpoint, log_format), settings.keyring)
+        keyring = settings.keyring
+        for name in SECRETS:  # as in the background: a mount lives for weeks
+            forget_variable(name)
+        serve(what, partial(_tell, what.url, what.mountpoint, log_format), keyring)
         leave(0)
     else:
         start_asking(what, settings.keyring)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from artifactmount.cache import Cache
 from artifactmount.config import config_path, read_config
 from artifactmount.doctor import Finding, ok, problem, warning
 from artifactmount.errors import ArtifactError, RefusedError, is_disconnected
 from artifactmount.mountpoint import READ_AHEAD_KIB, Mounted, Record, check_allow_other, mounted, within
-from artifactmount.private import make_folder
+from artifactmount.private import close_folder
 
 _DEVICE = "/dev/fuse"
 _PATIENCE = 2.0  # seconds
@@ -62,52 +62,88 @@ def config(environment: Mapping[str, str]) -> Iterator[Finding]:
     yield ok("config", f"no {path}; it is not needed")
 
 
+def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """The files of variables that the systemd unit reads; systemd does not ask who else can."""
+    folder = os.path.dirname(config_path(environment))
+    names: list[str] = []
+    with suppress(OSError):
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".env"))
+    for path in (os.path.join(folder, name) for name in names):
+        with suppress(OSError):
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+            if mode & 0o077:
+                yield warning("variables", f"{path} is open to other users (mode {mode:03o})", f"chmod 600 {shlex.quote(path)}")
+            else:
+                yield ok("variables", f"{path}, mode {mode:03o}")
+
+
 def folder(check: str, path: str, mend: str) -> Iterator[Finding]:
-    """Whether a folder of ours can be written to, by making a file in it that is removed at once."""
+    """Whether a folder of ours can be written to, by making a file in it that is removed at once. One that is not there is not made."""
+    above = _nearest(path)
+    if above != path:
+        if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
+            yield ok(check, f"{path} is not there yet; it would be made, for you alone")
+        else:
+            yield problem(check, f"{path} is not there, and cannot be made in {above}", mend)
+        return
     try:
-        make_folder(path)
+        close_folder(path, check, ours=False)
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"artifactmount")
             file.flush()
+    except RefusedError as error:
+        yield problem(check, str(error), mend)
+        return
     except OSError as error:
         yield problem(check, f"{path} cannot be written to ({error.strerror})", mend)
         return
     mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & 0o077:
-        mend = f"every command closes a folder that is the program's own, and this one, too; else: chmod 700 {path}"
+        mend = f"the next command closes it where it is the program's own; else: chmod 700 {path}"
         yield warning(check, f"{path} is open to other users (mode {mode:03o})", mend)
     else:
         yield ok(check, f"{path} can be written to, by you alone")
 
 
-def disk(cache: Cache) -> Iterator[Finding]:
-    """What the cache lies on, and how much room is left for it."""
-    if not os.path.isdir(cache.path):
-        return
-    kind = _kind_of(cache.path)
+def _nearest(path: str) -> str:
+    """The path, or what is there of it."""
+    while not os.path.lexists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def disk(path: str, budget: int) -> Iterator[Finding]:
+    """What the cache lies on, and how much room is left for it; or will lie on, where it is not there yet."""
+    kind = kind_of(path, mounted())
     if kind in _NETWORKS or kind.startswith("fuse."):
-        yield warning("cache disk", f"{cache.path} is on {kind}", "use a local disk: --cache DIR, or ARTIFACTMOUNT_CACHE")
+        yield warning("cache disk", f"{path} is on {kind}", "use a local disk: --cache DIR, or ARTIFACTMOUNT_CACHE")
     elif kind in ("tmpfs", "ramfs"):
-        yield warning(
-            "cache disk", f"{cache.path} is in memory ({kind})", "use a disk: --cache DIR, or a --cache-size that memory can spare"
-        )
+        yield warning("cache disk", f"{path} is in memory ({kind})", "use a disk: --cache DIR, or a --cache-size that memory can spare")
     else:
-        yield ok("cache disk", f"{cache.path} is on {kind}")
-    usage, status = cache.usage(), os.statvfs(cache.path)
+        yield ok("cache disk", f"{path} is on {kind or 'a file system that is not known here (a chroot)'}")
+    used, status = _held(path), os.statvfs(_nearest(path))
     free = status.f_bavail * status.f_frsize
-    wanted = max(usage.budget - usage.chunks, 0)
-    shown = f"{_gigabytes(usage.chunks)} of at most {_gigabytes(usage.budget)} used, {_gigabytes(free)} free on the disk"
+    wanted = max(budget - used, 0)
+    shown = f"{_gigabytes(used)} of at most {_gigabytes(budget)} used, {_gigabytes(free)} free on the disk"
     if free < min(wanted, _SPARE) or free < wanted // 2:
-        size = max((usage.chunks + free) // 2 >> 20, 32)
+        size = max((used + free) // 2 >> 20, 32)
         yield warning("cache space", shown, f"make room, or keep less: --cache-size {size}M, or ARTIFACTMOUNT_CACHE_SIZE={size}M")
     else:
         yield ok("cache space", shown)
 
 
-def _kind_of(path: str) -> str:
+def _held(path: str) -> int:
+    """Bytes of chunks in a cache, which is not opened for it: that would make what is not there."""
+    with suppress(OSError), os.scandir(os.path.join(path, "segments")) as files:
+        return sum(file.stat().st_size for file in files)
+    return 0
+
+
+def kind_of(path: str, mounts: Sequence[Mounted]) -> str:
+    """The kind of file system that a path lies on; empty where no mount is known to hold it, as in a chroot."""
     path = os.path.realpath(path)
-    holding = [mount for mount in mounted() if within(path, mount.path)]
-    return max(reversed(holding), key=lambda mount: len(mount.path)).kind
+    holding = [mount for mount in mounts if within(path, mount.path)]
+    return max(reversed(holding), key=lambda mount: len(mount.path)).kind if holding else ""
 
 
 def _gigabytes(count: int) -> str:

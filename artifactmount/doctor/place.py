@@ -1,5 +1,6 @@
 """The project and the store it lies in: reached, opened, and asked for what everything rests on.
 
+It is opened with a memory of its own that is thrown away, so that who looks at the wrong place has not decided that it is the right one.
 One thing is written at most: project.json is created again with the bytes it has, as the first write of every process does. A store that is
 right refuses that, and these credentials may not be allowed to; either way nothing changes.
 """
@@ -8,23 +9,27 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from artifactmount.cache import Cache
 from artifactmount.doctor import Finding, ok, problem, warning
-from artifactmount.document import DOCUMENT_LIMIT, PROJECT_KEY
+from artifactmount.document import DOCUMENT_LIMIT, PROJECT_KEY, read_document
 from artifactmount.errors import (
     ArtifactError,
     DeniedError,
     KeyMissingError,
     LockedError,
     NotFoundError,
+    ProjectMismatchError,
     RefusedError,
     StoreError,
     UnreachableError,
 )
+from artifactmount.pins import Pins
 from artifactmount.project import Project, open_store
 from artifactmount.protection import protection_of
 from artifactmount.settings import Settings
@@ -37,7 +42,7 @@ _SKEW, _REFUSED_SKEW = 60, 900
 _EXPIRED = re.compile(r"ExpiredToken|\bexpired\b|\bSSO\b")
 
 
-def project(settings: Settings, cache: Cache) -> Iterator[Finding]:
+def project(settings: Settings) -> Iterator[Finding]:
     """The place that is configured, from the outside in; what lies behind a problem is not looked at."""
     try:
         store = open_store(settings.url)
@@ -52,7 +57,7 @@ def project(settings: Settings, cache: Cache) -> Iterator[Finding]:
         if failure is None or isinstance(failure, KeyMissingError):
             yield from _protection(store)
         if failure is None:
-            yield from _inside(store, cache, settings)
+            yield from _inside(store, settings)
     finally:
         store.close()
 
@@ -127,21 +132,33 @@ def _refused(store: Store, error: ArtifactError) -> Finding:
     return problem("project", said, "look at AWS_ENDPOINT_URL, and whether the server works")
 
 
-def _inside(store: Store, cache: Cache, settings: Settings) -> Iterator[Finding]:
+def _inside(store: Store, settings: Settings) -> Iterator[Finding]:
     """The project itself: its key, and what the store does with its bytes."""
-    try:
-        keyring = replace(settings.keyring, ask=None)  # nobody wants to be asked by who only looks
-        opened = Project(store, cache, settings.state_directory, keyring=keyring)
-    except LockedError as error:
-        yield problem(
-            "key",
-            str(error),
-            "give one of its keys: --key-file, ARTIFACTMOUNT_KEY_FILE or ARTIFACTMOUNT_PASSPHRASE",
-        )
-        return
-    except ArtifactError as error:
-        yield problem("project", str(error), "`artifactmount verify` looks closer")
-        return
+    with tempfile.TemporaryDirectory(prefix="artifactmount-doctor-") as scratch, closing(Cache(os.path.join(scratch, "cache"))) as cache:
+        try:
+            _compare(store, settings.state_directory)
+            keyring = replace(settings.keyring, ask=None)  # nobody wants to be asked by who only looks
+            opened = Project(store, cache, os.path.join(scratch, "state"), keyring=keyring)
+        except LockedError as error:
+            yield problem("key", str(error), "give one of its keys: --key-file, ARTIFACTMOUNT_KEY_FILE or ARTIFACTMOUNT_PASSPHRASE")
+            return
+        except ProjectMismatchError as error:
+            yield problem("project", str(error), "ask who made it anew, or look at --project and AWS_ENDPOINT_URL")
+            return
+        except ArtifactError as error:
+            yield problem("project", str(error), "`artifactmount verify` looks closer")
+            return
+        yield from _opened(store, opened)
+
+
+def _compare(store: Store, state_directory: str) -> None:
+    """Raise ProjectMismatchError where this machine saw another project here; remember nothing. Before a key is used on it."""
+    identity = read_document(store.get(PROJECT_KEY, 0, DOCUMENT_LIMIT))
+    with suppress(OSError):  # the folder of state is looked at elsewhere
+        Pins(store.place, state_directory).compare_project(identity.pinned)
+
+
+def _opened(store: Store, opened: Project) -> Iterator[Finding]:
     yield ok("key", "not encrypted, no key is needed" if opened.key is None else f"opens the project ({opened.scheme})")
     yield from _preconditions(opened)
     if isinstance(store, S3Store):

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from artifactmount.doctor.machine import kind_of
 from artifactmount.document import make_document
+from artifactmount.mountpoint import mounted
 from tests.cli.program import Program, in_bucket
 from tests.cli.trees import File, write
 from tests.encryption import plain_only
@@ -58,21 +60,54 @@ def test_what_is_not_there_yet(program: Program) -> None:
     assert not Path(program.project).exists()
 
 
+def test_a_new_machine_is_as_new_afterwards(anywhere: Program, tmp_path: Path) -> None:
+    anywhere.run("snapshot", write(tmp_path / "pets", {b"cat": File(b"cat")}), "pets")
+    new = anywhere.elsewhere(tmp_path / "new")
+    before = sorted(new.home.rglob("*"))
+    found = findings(new)
+    assert found["project"]["state"] == found["key"]["state"] == found["create"]["state"] == "ok"
+    assert "would be made" in found["state"]["found"] and "would be made" in found["cache"]["found"]
+    assert sorted(new.home.rglob("*")) == before
+
+
+def test_another_project_than_before_is_said_and_not_taken(program: Program, tmp_path: Path) -> None:
+    program.run("init")
+    other = Program(tmp_path / "other")
+    other.run("init")
+    document, wrong = (Path(each.project, "project.json") for each in (program, other))
+    right = document.read_bytes()
+    document.chmod(0o600)
+    document.write_bytes(wrong.read_bytes())
+    found = findings(program)
+    assert found["project"]["state"] == "problem" and "another project than before" in found["project"]["found"]
+    assert "key" not in found and "create" not in found
+    document.write_bytes(right)
+    assert findings(program)["project"]["state"] == "ok"
+
+
 def test_files_and_folders_that_are_wrong(program: Program, tmp_path: Path) -> None:
     config = Path(program.environment["XDG_CONFIG_HOME"]) / "artifactmount/config.toml"
     config.parent.mkdir(parents=True)
     config.touch(0o644)
+    secrets = config.with_name("vision.env")
+    secrets.touch(0o644)
     (tmp_path / "file").touch()
     program.environment["XDG_STATE_HOME"] = str(tmp_path / "file")
     Path(program.environment["ARTIFACTMOUNT_CACHE"]).mkdir(mode=0o755)
     found = findings(program, "--cache-size", "100000T")
     assert found["config"]["state"] == "problem" and f"chmod 600 {config}" in found["config"]["found"]
+    assert found["variables"]["state"] == "warning" and found["variables"]["mend"] == f"chmod 600 {secrets}"
     assert found["state"]["state"] == "problem" and "XDG_STATE_HOME" in found["state"]["mend"]
     assert found["cache"]["state"] == "warning" and "mode 755" in found["cache"]["found"]
     assert found["cache space"]["state"] == "warning" and "--cache-size" in found["cache space"]["mend"]
     text = program.inside("doctor").out.splitlines()
     at = next(number for number, line in enumerate(text) if line.startswith("problem  config: "))
     assert text[at + 1] == f"         -> {found['config']['mend']}"
+
+
+def test_in_a_chroot_no_mount_holds_a_path(tmp_path: Path) -> None:
+    assert kind_of("/proc/self", mounted()) == "proc"
+    assert kind_of(str(tmp_path), [mount for mount in mounted() if mount.path == "/proc"]) == ""
 
 
 def test_a_key_that_is_missing(program: Program, tmp_path: Path) -> None:

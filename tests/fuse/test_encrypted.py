@@ -71,12 +71,21 @@ def test_the_daemon_gets_a_passphrase_through_a_pipe_and_nowhere_else(project: P
     project.do("key", "add", "--passphrase")
     del project.environment["ARTIFACTMOUNT_KEY_FILE"]  # the other variable stays: it has the same passphrase in it
     (project.root / "mnt").mkdir()
-    assert "--key-file" in project.do("mount", project.root / "mnt", code=5)
+    assert "--key-file" in project.do("mount", project.root / "mnt", code=4)
     project.environment["ARTIFACTMOUNT_PASSPHRASE"] = "wrong"
-    assert "does not open it" in project.do("mount", project.root / "mnt", code=5)
+    assert "does not open it" in project.do("mount", project.root / "mnt", code=4)
     project.environment["ARTIFACTMOUNT_PASSPHRASE"] = "correct horse"
     with mounted(project) as mount:
         assert os.listdir(mount.path) == []
         for place in ("cmdline", "environ"):
             assert b"correct horse" not in Path(f"/proc/{mount.pid}/{place}").read_bytes()
         assert "correct horse" not in mount.log
+    with project.start("mount", "--foreground", project.root / "mnt") as process:
+        try:
+            assert process.stderr is not None and "is mounted at" in process.stderr.readline()
+            assert b"correct horse" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+            project.do("umount", project.root / "mnt")
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            Mount(project, project.root / "mnt").take_away()

@@ -133,7 +133,7 @@ def test_a_wrong_key_or_none_is_refused_and_nothing_is_written(place: Place, tmp
     ):
         with pytest.raises(LockedError, match=said) as caught, place.open("bob", keyring=keyring):
             pass
-        assert caught.value.exit_code == 5 and "\n" not in str(caught.value)
+        assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
         assert not (tmp_path / "bob/state/pins").exists()  # what no key has proven is not remembered
     assert place.stored() == before and not os.path.exists(missing)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,3 +169,12 @@ def test_a_config_that_says_nothing_clear_is_refused(tmp_path: Path, text: str, 
 def test_an_open_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="chmod 600"):
         config_of(tmp_path, 'project = "s3://b/p"', 0o644)
+
+
+def test_a_variable_is_gone_from_where_others_see_it() -> None:
+    script = """import os; from artifactmount.private import forget_variable
+forget_variable("SECRET"); forget_variable("NONE")
+seen = open("/proc/self/environ", "rb").read()
+print("SECRET" in os.environ, b"horse" in seen, b"OTHER=kept" in seen)"""
+    ran = subprocess.run([sys.executable, "-c", script], env={"SECRET": "correct horse", "OTHER": "kept"}, capture_output=True, check=True)
+    assert ran.stdout == b"False False True\n"
