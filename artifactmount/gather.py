@@ -14,8 +14,9 @@ from functools import partial
 from blake3 import blake3
 
 from artifactmount.acts import Act, Commit, EndParts, Op
-from artifactmount.artifact import Artifact, Writer, append, head, read_entries
+from artifactmount.artifact import Artifact, Writer, append, head
 from artifactmount.catalog import Catalog
+from artifactmount.ending import Ending
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, RefusedError
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
@@ -33,8 +34,6 @@ from artifactmount.state import State, StatePart
 from artifactmount.steps import GetMany, Local, Steps, drive
 from artifactmount.union import ConflictError, between, unite
 
-#: How many entries are asked, the newest first, what became of an id that the state does not know; so many at once.
-_LOOK_BACK, _BLOCK = 1024, 64
 #: Packs read at once to be copied from, each up to 16 MiB: this bounds the memory.
 _AT_ONCE = 4
 
@@ -112,6 +111,7 @@ class Gathering:
 
     def __init__(self, artifact: Artifact, catalog: Catalog, writer: Writer, id_: str, options: Options) -> None:
         self._artifact, self._catalog, self._writer, self._id, self._options = artifact, catalog, writer, id_, options
+        self._ending = Ending(artifact, id_)
         self._gathered: _Gathered | None = None
         self.begin_anew(artifact.empty())
 
@@ -254,23 +254,14 @@ class Gathering:
     # -- what became of it ---------------------------------------------------------------------------------------------------------
     def _look_back(self, state: State) -> Steps[None]:
         """Raises _BecameError where the parts are a version, for who asks again; else NotFoundError."""
-        name, lowest = self._artifact.name, max(0, state.seq + 1 - _LOOK_BACK)
-        for stop in range(state.seq + 1, lowest, -_BLOCK):
-            start = max(lowest, stop - _BLOCK)
-            found = yield from read_entries(self._artifact, start, stop)
-            ends = (op for seq in range(stop - 1, start - 1, -1) for op in self._ends(seq, found[seq - start]))
-            for op in ends:
-                if op.n is None:
-                    raise NotFoundError(f"{name}: the parts of {self._id} were given up (`artifactmount log {name}`)")
-                if op.n not in state.versions:
-                    raise NotFoundError(f"{name}: the parts of {self._id} became v{op.n}, which was deleted since")
-                raise _BecameError(state, op.n)
-        raise NotFoundError(f"{name} has no parts of {self._id}; artifactmount snapshot --part {self._id} DIR {name} stores one")
-
-    def _ends(self, seq: int, stored: bytes | None) -> Iterator[EndParts]:
-        act = None if stored is None else self._artifact.decode_entry(stored, seq).act
-        ops = reversed(act.ops) if isinstance(act, Commit) else ()
-        return (op for op in ops if isinstance(op, EndParts) and op.id == self._id)
+        name, end = self._artifact.name, (yield from self._ending.of(state))
+        if end is None:
+            raise NotFoundError(f"{name} has no parts of {self._id}; artifactmount snapshot --part {self._id} DIR {name} stores one")
+        if end.n is None:
+            raise NotFoundError(f"{name}: the parts of {self._id} were given up (`artifactmount log {name}`)")
+        if end.n not in state.versions:
+            raise NotFoundError(f"{name}: the parts of {self._id} became v{end.n}, which was deleted since")
+        raise _BecameError(state, end.n)
 
     def _was(self, state: State, number: int) -> Result:
         aliases = tuple(sorted(alias for alias, n in state.aliases.items() if n == number))

@@ -15,14 +15,15 @@ from typing import Any, Protocol
 
 from blake3 import blake3
 
-from artifactmount.acts import PART_IDS_LIMIT, PARTS_LIMIT, Act, Close, Commit, Counts, Describe, Op, Part, PutVersion, SetAlias
+from artifactmount.acts import PART_IDS_LIMIT, PARTS_LIMIT, Act, Close, Commit, Counts, Describe, EndParts, Op, Part, PutVersion, SetAlias
 from artifactmount.artifact import Artifact, Writer, append, finish_trash
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card, Labels, check_labels, check_metadata
 from artifactmount.catalog import Catalog
+from artifactmount.ending import Ending
 from artifactmount.errors import RefusedError
-from artifactmount.manifest import Table
-from artifactmount.merge import merge
+from artifactmount.manifest import MISSING, Table
+from artifactmount.merge import diff, merge
 from artifactmount.names import check_alias
 from artifactmount.pack import Place
 from artifactmount.packer import Packer
@@ -102,17 +103,19 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A part that waits: its number (its session), or that of an equal one that was there (`changed` is False). `tracks` and `adds` are
-    plain bytes; `parts`: how many the id has now. `ignored`: as of Result."""
+    """A part that waits: its number (its session), or that of an equal one that was there (`changed` is False). Where the id is a version
+    already, and that has all of the part: `version`, and no number. `tracks` and `adds` are plain bytes; `parts`: how many the id has now.
+    `ignored`: as of Result."""
 
     artifact: str
     id: str
-    part: int
+    part: int | None
     changed: bool
     files: int
     tracks: int
     adds: int
     parts: int
+    version: int | None = None
     ignored: int = 0
 
 
@@ -163,6 +166,7 @@ class Proposal:
         self._session, self._packer, self._tree, self._gift = session, packer, tree, gift
         self._places: PlaceIndex | None = None
         self._kept: frozenset[PackId] = frozenset()
+        self._within = False  # a part's id is a version already
 
     def look(self, state: State) -> Steps[None]:
         """Take over a state before anything is uploaded: what its versions hold is known from now on."""
@@ -182,19 +186,26 @@ class Proposal:
         return state, self._result(state)
 
     def join(self, id_: str) -> Steps[tuple[State, Joined]]:
-        """Let it wait as a part of a version, or find it equal to one that waits: the state after it, and what was done. The tree MUST be
-        proposed against nothing."""
-        appended = yield from append(self._artifact, self._session.state, partial(self._make_part, id_), self._writer)
+        """Let it wait as a part of a version, or find it equal to one that waits, or in the version that the id is already: the state after
+        it, and what was done. The tree MUST be proposed against nothing."""
+        make = partial(self._make_part, id_, Ending(self._artifact, id_))
+        appended = yield from append(self._artifact, self._session.state, make, self._writer)
         state = self._session.state = appended.state
         yield from self._session.delete_leftovers(self._packer.used, ())
         number, changed, counts = self._outcome
-        parts = len(state.parts.get(id_, ()))
-        return state, Joined(self._artifact.name, id_, number, changed, counts.files, counts.bytes, counts.adds, parts)
+        shown = None if self._within else number, changed, counts.files, counts.bytes, counts.adds, len(state.parts.get(id_, ()))
+        return state, Joined(self._artifact.name, id_, *shown, number if self._within else None)
 
-    def _make_part(self, id_: str, state: State) -> Steps[Act | None]:
+    def _make_part(self, id_: str, ending: Ending, state: State) -> Steps[Act | None]:
         self._session.check(state)
         table, builder = yield from self._tree.on(state)
         parts = state.parts.get(id_, ())
+        end = None if parts else (yield from ending.of(state))
+        self._within = end is not None and end.n is not None
+        if end is not None and end.n is not None:
+            yield from self._check_within(state, end, end.n, table)
+            self._outcome = (end.n, False, self._count(table, as_run(builder)))
+            return None if self._session.id is None else Close(self._session.id)
         twin = next((part for part in parts if part.digest == table.root and part.session in state.open), None)
         if twin is not None:
             self._outcome = (twin.session, False, twin.counts)
@@ -212,6 +223,19 @@ class Proposal:
         assert self._session.id is not None  # its run was stored
         self._outcome = (self._session.id, True, counts)
         return Part(id_, self._session.id, table.root, counts, metadata)
+
+    def _check_within(self, state: State, end: EndParts, number: int, table: Table) -> Steps[None]:
+        """That a part whose id is a version already is all in it, as of a writer that is run again. Raises RefusedError.
+
+        Another one would begin a version of itself alone, to which `latest` moves: whoever reads that misses all others.
+        """
+        became = f"{self._artifact.name}: {end.id} became {self._artifact.name}:v{number}"
+        if number not in state.versions:
+            raise RefusedError(f"{became}, which was deleted since; nothing was stored; take another id")
+        whole: Table = yield Local(lambda: self._catalog.table(state, number))
+        within: bool = yield Local(lambda: all(row == MISSING for *_, row in diff(whole, table)))
+        if not within:
+            raise RefusedError(f"{became}, and this part is not in it; nothing was stored; take another id")
 
     # -- the decision, on every state that a slot was lost to ------------------------------------------------------------------------
     def _make(self, state: State) -> Steps[Act | None]:

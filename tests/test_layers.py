@@ -45,7 +45,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("fetch", "blocks", "settings"),
     ("ignore",),
     ("staging", "assembly", "progress", "layer"),
-    ("scan", "packer", "content", "changes"),
+    ("scan", "packer", "content", "changes", "ending"),
     ("proposal", "liveness", "garbage"),
     ("snapshot", "refer", "vendor", "describe", "target", "alias", "sizes", "delete", "history", "difference", "download", "verify"),
     ("parts", "gather"),

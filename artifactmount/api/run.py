@@ -123,9 +123,12 @@ class Run(UnsupportedRun):
         `distributed_id` (letters, digits, `_ . -`; default: the group of the run). `finish_artifact` makes the version; before that nothing
         of it can be read. The draft cannot be changed any more.
 
-        `aliases` are set by `finish_artifact` only. Raises ArgumentTypeError (a TypeError) without an id or group; ArgumentError for a bad
-        id, another type than the name has, an incremental draft; ArtifactFinalizedError for a version; StagingError, RefusedError,
-        StoreError; OutcomeUnknownError: the same draft given again is not taken twice.
+        An id that is a version already takes no more parts: the same files again (of a script run again) are found in it, others are
+        refused. `aliases` are set by `finish_artifact` only.
+
+        Raises ArgumentTypeError (a TypeError) without an id or group; ArgumentError for a bad id, another type than the name has, an
+        incremental draft; ArtifactFinalizedError for a version; StagingError, RefusedError, StoreError; OutcomeUnknownError: the same draft
+        given again is not taken twice.
         """
         artifact = self._draft_of(artifact_or_path, name, type)
         upsert(self._opened, artifact, self._shared_id(distributed_id, "upsert"), checked_aliases(aliases))
@@ -140,8 +143,8 @@ class Run(UnsupportedRun):
         distributed_id: str | None = None,
     ) -> Artifact:
         """Make all parts of `distributed_id` one version, and return it; `latest` and `aliases` move to it. What the draft has is one more
-        part; a draft without files just finishes. Description, metadata, tags and ttl are the draft's. Parts that come later begin another
-        version.
+        part; a draft without files just finishes. Description, metadata, tags and ttl are the draft's. An id makes one version: the next
+        needs another.
 
         Asked again (after an OutcomeUnknownError, say), it is the version that was made. Raises what `upsert_artifact` raises;
         NotFoundError when there are no parts; RefusedError when two parts have other content at one path, or a part is lost.

@@ -28,7 +28,10 @@ def upsert(opened: Opened, artifact: Artifact, id_: str, aliases: tuple[str, ...
         joined = take_staged_part(opened.project, staging, artifact._name, id_)
     artifact.finalize()
     artifact._shared = id_
-    _log.info("%s: part %d of %s", artifact.name, joined.part, id_)
+    if joined.version is None:
+        _log.info("%s: part %s of %s", artifact.name, joined.part, id_)
+    else:
+        _log.info("%s: %s is v%d already, and has all of this", artifact.name, id_, joined.version)
 
 
 def gather(opened: Opened, artifact: Artifact, id_: str, aliases: tuple[str, ...]) -> None:

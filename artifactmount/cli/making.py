@@ -85,9 +85,14 @@ def print_joined(joined: Joined, as_json: bool) -> None:
                 "adds": joined.adds,
                 "tracks": joined.tracks,
                 "parts": joined.parts,
+                "version": None if joined.version is None else f"v{joined.version}",
                 "ignored": joined.ignored,
             }
         )
+        return
+    if joined.version is not None:
+        what = f"{plural(joined.files, 'file')}  is in v{joined.version} already, which {joined.id} became"
+        print(f"{joined.artifact}: {what}")
         return
     what = f"adds {size(joined.adds)}  tracks {size(joined.tracks)}" if joined.changed else "is there already"
     print(f"{joined.artifact}: part {joined.part} of {joined.id}  {plural(joined.files, 'file')}  {what}  ({plural(joined.parts, 'part')})")

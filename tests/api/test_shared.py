@@ -13,7 +13,7 @@ from tests.api.conftest import draft, write
 
 
 def test_several_runs_make_one_version(anywhere: Path) -> None:
-    """As W&B's scripts do it; the last one may have files of its own, or none. Afterwards the id stands for the next version."""
+    """As W&B's scripts do it; the last one may have files of its own, or none."""
     wandb.init(project="zoo", group="night")
     for rank in range(3):
         artifact = wandb.Artifact("animals", type="dataset")
@@ -32,9 +32,18 @@ def test_several_runs_make_one_version(anywhere: Path) -> None:
         assert sorted(done.aliases) == ["best", "latest"]
         again = run.finish_artifact(am.Artifact("animals", "dataset"), distributed_id="night")
         assert again.version == "v0" and again.open("2.txt").read() == b"2"
-        run.upsert_artifact(str(anywhere / "rank1"), "animals", "dataset", distributed_id="night")
-        more = run.finish_artifact(am.Artifact("animals", "dataset"), distributed_id="night")
-        assert more.version == "v1" and sorted(more.manifest.entries) == ["1.txt", "shared/readme"]
+
+
+def test_a_script_that_is_run_again_finds_its_version(anywhere: Path) -> None:
+    """The leader's and a writer's, after the version was made: they make no version of their own files alone. Others need another id."""
+    with am.init() as run:
+        for _ in range(2):
+            run.upsert_artifact(draft({"s0": b"0"}), distributed_id="night")
+            done = run.finish_artifact(draft({"s1": b"1"}), distributed_id="night")
+            assert done.version == "v0" and sorted(done.manifest.entries) == ["s0", "s1"]
+        with pytest.raises(RefusedError, match="night became animals:v0, and this part is not in it"):
+            run.upsert_artifact(draft({"s0": b"other"}), distributed_id="night")
+        assert run.artifact("animals:latest").version == "v0"
 
 
 def test_two_that_differ(run: am.Run) -> None:

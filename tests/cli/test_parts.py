@@ -62,6 +62,9 @@ def test_eight_processes_make_one_version(program: Program) -> None:
     assert (done["version"], done["changed"], done["added"], done["aliases"]) == ("v1", True, 3 * 7, ["best", "latest"])
     assert set(program.run("ls", "animals:best").lines) == {"readme", *map(str, range(_WRITERS))}
     assert program.run("snapshot", "--finish", "night", "animals").out == "animals:v1  unchanged\n"
+    assert (
+        program.run("snapshot", "--part", "night", folders[3], "animals").out == "animals: 3 files  is in v1 already, which night became\n"
+    )
     log = program.run("log", "animals").out
     assert log.count(" of night  3 files  adds ") == _WRITERS and "8 parts of night made animals:v1" in log and '"all of them"' in log
     program.run("verify")

@@ -33,9 +33,9 @@ def done(repo: Repository, process: Process) -> Process:
     return process
 
 
-def parts(repo: Repository, client: Client, *texts: str) -> None:
+def parts(repo: Repository, client: Client, *texts: str, id_: str = ID) -> None:
     for text in texts:
-        done(repo, client.part(tree(text), ID))
+        done(repo, client.part(tree(text), id_))
 
 
 def versions(repo: Repository) -> list[Tree]:
@@ -68,9 +68,9 @@ def test_what_parts_share_and_count_on() -> None:
         settled(repo)
         again = done(repo, one.finish(ID)).result[1]
         assert (again.version, again.changed) == (1, False)
-        parts(repo, one, "ab", "cd")
-        assert len(repo.history.read().parts[ID]) == 2
-        same = done(repo, one.finish(ID)).result[1]
+        parts(repo, one, "ab", "cd", id_="another")
+        assert len(repo.history.read().parts["another"]) == 2
+        same = done(repo, one.finish("another")).result[1]
         assert (same.version, same.changed) == (1, False) and versions(repo) == [tree("a"), tree("abcd")]
         settled(repo)
 
@@ -100,14 +100,36 @@ def test_two_that_differ_at_one_path() -> None:
         assert isinstance(repo.world.finish(client.finish(ID)).error, NotFoundError)
 
 
-def test_a_part_that_lands_after_the_finish_is_of_another_version() -> None:
+def test_a_part_that_comes_after_the_finish() -> None:
+    """A writer that is run again finds all of its part in the version; another part begins none that would be of itself alone."""
+    with quiet() as repo:
+        client, other = repo.client(), repo.client()
+        parts(repo, client, "ax", "bx")
+        done(repo, client.finish(ID))
+        before = repo.history.read()
+        for text in ("ax", "b"):
+            joined = done(repo, other.part(tree(text), ID)).result[1]
+            assert (joined.part, joined.version, joined.changed, joined.files, joined.parts) == (None, 0, False, len(text), 0)
+        assert repo.history.read() == before
+        for text in ("c", "a=z"):
+            refused = repo.world.finish(client.part(tree(text), ID))
+            assert isinstance(refused.error, RefusedError) and "run became animals:v0, and this part is not in it" in str(refused.error)
+        assert versions(repo) == [tree("abx")]
+        settled(repo)
+        put(repo, client, "q")
+        done(repo, client.delete({0}))
+        refused = repo.world.finish(client.part(tree("ax"), ID))
+        assert isinstance(refused.error, RefusedError) and "became animals:v0, which was deleted since" in str(refused.error)
+        settled(repo)
+
+
+def test_parts_that_were_given_up_may_come_again() -> None:
     with quiet() as repo:
         client = repo.client()
-        parts(repo, client, "a", "b")
-        done(repo, client.finish(ID))
-        parts(repo, client, "c")
-        assert done(repo, client.finish(ID)).result[1].version == 1
-        assert versions(repo) == [tree("ab"), tree("c")]
+        parts(repo, client, "a")
+        done(repo, client.drop(ID))
+        parts(repo, client, "b")
+        assert done(repo, client.finish(ID)).result[1].changed and versions(repo) == [tree("b")]
 
 
 def test_a_journal_does_not_go_on_with_a_part() -> None:
@@ -151,7 +173,7 @@ def test_gc_closes_parts_when_their_id_was_idle_and_forgets_them_later() -> None
         assert isinstance(refused.error, RefusedError) and "part 0" in str(refused.error) and "is lost" in str(refused.error)
         parts(repo, client, "a", "b")
         assert done(repo, client.finish(ID)).result[1].changed
-        parts(repo, client, "c")
+        parts(repo, client, "c", id_="another")
         repo.world.store.time += 4000
         done(repo, client.collect(3600))
         done(repo, client.collect(3600))
@@ -269,7 +291,8 @@ def _delete_v0(repo: Repository, client: Client) -> None:
 
 
 def _late_part(repo: Repository, client: Client) -> None:
-    parts(repo, client, "d")
+    late = repo.world.finish(client.part(tree("d"), ID))
+    assert late.error is None or (isinstance(late.error, RefusedError) and "this part is not in it" in str(late.error)), repr(late.error)
 
 
 def _snapshot_of_all(repo: Repository, client: Client) -> None:
@@ -288,7 +311,7 @@ _ENDS: dict[Callable[[Repository, Client], None], set[str]] = {
 
 @pytest.mark.parametrize("other", _ENDS)
 def test_another_at_every_step_of_a_finish(other: Callable[[Repository, Client], None]) -> None:
-    """Two finishes make one version; who is closed under it, or has counted on what went, refuses; a late part is in it, or waits."""
+    """Two finishes make one version; who is closed under it, or has counted on what went, refuses; a late part is in it, or refused."""
     ends: set[str] = set()
     for n in _steps_of(_gather)[:: 1 if other is _delete_v0 else 2]:
         with _prepared() as (repo, one, two):
@@ -304,8 +327,9 @@ def test_another_at_every_step_of_a_finish(other: Callable[[Repository, Client],
             else:
                 assert isinstance(process.error, RefusedError | NotFoundError) and not made
                 ends.add("lost" if "is lost" in str(process.error) else "gone" if "lay in" in str(process.error) else "none")
-            if other is _late_part and "d" not in repo.tree_of(process.name):
-                assert [part.counts.files for part in repo.history.read().parts[ID]] == [1]
+            if other is _late_part:  # who was told that it is taken is in the version
+                (late,) = (each for each in repo.contributed.values() if each.tree == tree("d"))
+                assert (late.result is not None) == ("d" in repo.tree_of(process.name)) and not repo.history.read().parts
             done(repo, two.collect(0))
             done(repo, two.collect(0))
             settled(repo)

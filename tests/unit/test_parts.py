@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifactmount.acts import PART_IDS_LIMIT, PARTS_LIMIT, Act, Close, Commit, Counts, DeleteArtifact, EndParts, Open, Part, SetAlias
-from artifactmount.artifact import Artifact, Writer
+from artifactmount.artifact import Artifact, Writer, append, head
 from artifactmount.digest import chunk_digest
-from artifactmount.errors import CorruptError, NeedsNewerError
+from artifactmount.ending import Ending
+from artifactmount.errors import CorruptError, NeedsNewerError, RefusedError
 from artifactmount.journal import Journal
 from artifactmount.log import decode_checkpoint, decode_entry, encode_checkpoint, encode_entry
 from artifactmount.manifest import Table
@@ -27,6 +30,8 @@ from artifactmount.run_builder import RunBuilder
 from artifactmount.sealed import seal
 from artifactmount.session import Session, SessionClosedError
 from artifactmount.state import State
+from artifactmount.steps import Steps, drive
+from artifactmount.store.memory import MemoryStore
 from artifactmount.union import ConflictError, between, unite
 from tests.unit.test_log import START, commit, digest, done, entry_for, metadata, packs, put, step
 
@@ -176,6 +181,34 @@ def test_a_session_that_became_a_part_is_nobody_s_to_go_on_with(tmp_path: Path) 
     work.check(waiting())
     with pytest.raises(SessionClosedError):
         work.check(done(waiting(), part(4)))
+
+
+@pytest.mark.parametrize("entries", [0, 70], ids=["", "behind a checkpoint"])
+def test_an_end_without_effect_ends_nothing(entries: int) -> None:
+    """What the fold refused stays in the log; the end before it counts, or none."""
+    artifact, store = Artifact("p", "animals"), MemoryStore()
+    writer = Writer("me", "test", lambda: "2026-01-01T00:00:00.000000Z")
+    state = artifact.empty()
+
+    def add(act: Act) -> None:
+        nonlocal state
+        with suppress(RefusedError):
+            drive(store, append(artifact, state, lambda _: _just(act), writer))
+        state = drive(store, head(artifact, state))
+
+    acts: list[Act] = [Open(bytes(16)), part(0), *repeat(Open(bytes(16)), entries), commit(None, packs(), EndParts("run", (0,), 7))]
+    for act in acts:
+        add(act)
+    ending = Ending(artifact, "run")
+    assert drive(store, ending.of(state)) is None and state.parts
+    add(commit(None, packs(), EndParts("run", (0,), None)))
+    add(commit(None, packs(), EndParts("run", (0,), 7)))
+    assert drive(store, ending.of(state)) == drive(store, Ending(artifact, "run").of(state)) == EndParts("run", (0,), None)
+
+
+def _just(act: Act) -> Steps[Act | None]:
+    yield from ()
+    return act
 
 
 # -- rows of several writers -----------------------------------------------------------------------------------------------------------
