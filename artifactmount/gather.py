@@ -39,7 +39,9 @@ _AT_ONCE = 4
 
 
 def finish(project: Project, name: str, id_: str, options: Options) -> Result:
-    """Make the parts of `id_` the next version of artifact `name`, or find them equal to a live one; asked again, the version they became.
+    """Make the parts of `id_` the next version of artifact `name`, or find them equal to a live one.
+
+    Asked again, it does to the version that they became what `options` ask, but `latest` stays where it is.
 
     Raises NotFoundError when there are no parts; RefusedError when two differ at one path, or one must be run again; StoreError;
     OutcomeUnknownError when the commit was sent and no answer came: then ask again.
@@ -135,7 +137,7 @@ class Gathering:
             state, result = yield from self._proposal.commit()
         except _BecameError as became:
             yield from self.session.give_up()
-            return became.state, self._was(became.state, became.number)
+            return (yield from self._adopt(became.state, became.number))
         yield from _sweep(self._artifact, state, sorted(self.sessions))
         yield Local(lambda: self._catalog.forget_parts(self._now.parts))
         return state, result
@@ -263,9 +265,10 @@ class Gathering:
             raise NotFoundError(f"{name}: the parts of {self._id} became v{end.n}, which was deleted since")
         raise _BecameError(state, end.n)
 
-    def _was(self, state: State, number: int) -> Result:
-        aliases = tuple(sorted(alias for alias, n in state.aliases.items() if n == number))
-        return Result(self._artifact.name, number, False, 0, 0, 0, 0, state.versions[number].counts.bytes, aliases)
+    def _adopt(self, state: State, number: int) -> Steps[tuple[State, Result]]:
+        self.begin_anew(state)
+        about = self._artifact, self._catalog, self._writer, self._options
+        return (yield from Proposal(*about, self.session, self._packer, self).adopt(number))
 
 
 def _named(part: StatePart) -> str:

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 from blake3 import blake3
 
 from artifactmount.acts import PART_IDS_LIMIT, PARTS_LIMIT, Act, Close, Commit, Counts, Describe, EndParts, Op, Part, PutVersion, SetAlias
-from artifactmount.artifact import Artifact, Writer, append, finish_trash
+from artifactmount.artifact import Artifact, Make, Writer, append, finish_trash
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card, Labels, check_labels, check_metadata
 from artifactmount.catalog import Catalog
 from artifactmount.ending import Ending
-from artifactmount.errors import RefusedError
+from artifactmount.errors import NotFoundError, RefusedError
 from artifactmount.manifest import MISSING, Table
 from artifactmount.merge import diff, merge
 from artifactmount.names import check_alias
@@ -179,7 +179,14 @@ class Proposal:
 
     def commit(self) -> Steps[tuple[State, Result]]:
         """Make it the next version, or find it equal to a live one: the state after it, and what was done."""
-        appended = yield from append(self._artifact, self._session.state, self._make, self._writer)
+        return (yield from self._append(self._make))
+
+    def adopt(self, number: int) -> Steps[tuple[State, Result]]:
+        """Do to a version that there is what is asked of a new one: its aliases, its card. `latest` stays: newer ones may be there."""
+        return (yield from self._append(partial(self._make_adopted, number)))
+
+    def _append(self, make: Make) -> Steps[tuple[State, Result]]:
+        appended = yield from append(self._artifact, self._session.state, make, self._writer)
         self._session.state = appended.state
         yield from self._session.delete_leftovers(self._packer.used, self._kept)
         state = yield from finish_trash(self._artifact, appended.state, self._writer)
@@ -238,14 +245,18 @@ class Proposal:
             raise RefusedError(f"{became}, and this part is not in it; nothing was stored; take another id")
 
     # -- the decision, on every state that a slot was lost to ------------------------------------------------------------------------
-    def _make(self, state: State) -> Steps[Act | None]:
-        self._session.check(state)
+    def _check_type(self, state: State) -> None:
         if self._options.type is not None and state.type is not None and state.type != self._options.type:
             raise RefusedError(f"{self._artifact.name} is of type {state.type!r}, not {self._options.type!r}; a name has one type")
+
+    def _make(self, state: State) -> Steps[Act | None]:
+        self._session.check(state)
+        self._check_type(state)
         table, builder = yield from self._tree.on(state)
         twins = [version for version in state.versions.values() if version.digest == table.root]
         if twins:
-            return (yield from self._equal_to(state, twins[-1]))
+            latest = (LATEST,) if self._options.latest else ()
+            return (yield from self._equal_to(state, twins[-1], (*latest, *self._options.aliases)))
         self._places = yield Local(lambda: self._catalog.places(state))
         delta = builder.finish((yield from self._place_all(builder)))
         number, aliases = state.next, (LATEST, *self._options.aliases)
@@ -272,9 +283,15 @@ class Proposal:
         self._kept = frozenset(pack for pack in packs if pack.session in own)
         return Commit(self._session.id, PackRanges.of(self._kept), ops)
 
-    def _equal_to(self, state: State, twin: Version) -> Steps[Act | None]:
-        """No new version: the aliases asked for, and `latest`, move to the equal one; a new note or metadata is written to its card."""
-        aliases = (LATEST, *self._options.aliases) if self._options.latest else self._options.aliases
+    def _make_adopted(self, number: int, state: State) -> Steps[Act | None]:
+        self._session.check(state)
+        self._check_type(state)
+        if number not in state.versions:
+            raise NotFoundError(f"{self._artifact.name}:v{number} was deleted meanwhile")
+        return (yield from self._equal_to(state, state.versions[number], self._options.aliases))
+
+    def _equal_to(self, state: State, twin: Version, aliases: tuple[str, ...]) -> Steps[Act | None]:
+        """No new version: the aliases move to the equal one; a new note or metadata is written to its card."""
         ops: list[Op] = [*(SetAlias(a, twin.n) for a in aliases if state.aliases.get(a) != twin.n), *self._ends(twin.n)]
         packs: list[PackId] = []
         self._outcome = (twin.n, False, twin.counts)

@@ -18,6 +18,7 @@ from artifactmount.acts import (
     DeleteArtifact,
     DeleteVersion,
     Describe,
+    EndParts,
     Op,
     Open,
     Part,
@@ -535,7 +536,8 @@ class Repository:
                 state = self.history.states[entry.seq + 1]
                 ops = entry.act.ops if isinstance(entry.act, Commit) else ()
                 assert [op.n for op in ops if isinstance(op, PutVersion)] == ([number] if asked.result.changed else [])
-                assert self._fulfilled(state, asked)
+                adopted = asked.gathers is not None and not any(isinstance(op, EndParts) for op in ops)
+                assert self._fulfilled(state, asked, () if adopted else (LATEST,))
             elif asked.gathers is not None:
                 assert not asked.result.changed
                 states = self.history.states[asked.since : asked.seq + 2]
@@ -561,10 +563,11 @@ class Repository:
                 there = [part.digest for part in parts_ if part.session in state.open]
                 assert len(set(there)) == len(there)
 
-    def _fulfilled(self, state: State, asked: Asked) -> bool:
+    def _fulfilled(self, state: State, asked: Asked, always: tuple[str, ...] = (LATEST,)) -> bool:
+        """`always`: the aliases that move without being asked for. A finish that is asked again moves none."""
         assert asked.result is not None
         n = asked.result.version
-        return n in state.versions and all(state.aliases.get(alias) == n for alias in (LATEST, *asked.options.aliases))
+        return n in state.versions and all(state.aliases.get(alias) == n for alias in (*always, *asked.options.aliases))
 
     def check_gone(self, removal: Removal) -> None:
         """I8, when a deletion returns: what left the live packs, by it or before it, is gone, and what it stored for nothing, too."""

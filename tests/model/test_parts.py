@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from artifactmount.acts import Close, Commit, EndParts, PutVersion
 from artifactmount.errors import NotFoundError, RefusedError, StoreError
 from artifactmount.garbage import collect_steps
+from artifactmount.proposal import Options
 from tests.model.repository import Client, Repository, Tree, expected, with_directories
 from tests.model.simulator import Chance, Drawn, Fault, Plain, Process
 from tests.model.test_delete import put, stored
@@ -121,6 +122,25 @@ def test_a_part_that_comes_after_the_finish() -> None:
         refused = repo.world.finish(client.part(tree("ax"), ID))
         assert isinstance(refused.error, RefusedError) and "became animals:v0, which was deleted since" in str(refused.error)
         settled(repo)
+
+
+def test_asked_again_a_finish_does_what_it_is_asked() -> None:
+    """To the version that there is: an alias, a note; `latest` stays on what is newer. With the same asked, nothing is written."""
+    with quiet() as repo:
+        one, two = repo.client(), repo.client()
+        parts(repo, one, "a", "b")
+        done(repo, one.finish(ID))
+        put(repo, one, "q")
+        for wrote in (True, False):
+            before = repo.history.read()
+            result = done(repo, two.finish(ID, Options(("best",), "hello"))).result[1]
+            assert (result.version, result.changed, result.aliases) == (0, False, ("best",))
+            state = repo.history.read()
+            assert (state != before) is wrote and state.aliases == {"latest": 1, "best": 0}
+            assert one.catalog().card(state.versions[0]).note == "hello"
+        settled(repo)
+        refused = repo.world.finish(two.finish(ID, Options(type="model")))
+        assert isinstance(refused.error, RefusedError) and "a name has one type" in str(refused.error)
 
 
 def test_parts_that_were_given_up_may_come_again() -> None:
