@@ -15,7 +15,7 @@ from artifactmount.artifact import Artifact, Make, Writer, append, checkpoint_be
 from artifactmount.log import CHECKPOINT_EVERY
 from artifactmount.project import Project
 from artifactmount.ranges import PackRanges
-from artifactmount.state import State
+from artifactmount.state import State, StatePart
 from artifactmount.steps import Clock, Delete, ListKeys, Steps, drive
 from artifactmount.store import Listed
 
@@ -56,16 +56,21 @@ def collect_steps(
     now = yield Clock()
     if not dry_run:
         state = yield from _forget_lost(artifact, state, writer, now - _FORGOTTEN * grace)
-    for sessions in _together(state):
-        newest = 0.0
+    listed = state
+    for sessions in _together(listed):
+        newest = yield from _newest_part(artifact, listed, sessions)
         for session in sessions:
             newest = max(newest, (yield from _last_sign(artifact, session)))
         if now - newest < grace:
             continue
         for session in sessions:
-            swept.sessions.append(session)
-            if not dry_run:
-                state = (yield from append(artifact, state, _closing(session), writer)).state
+            if dry_run:
+                swept.sessions.append(session)
+                continue
+            appended = yield from append(artifact, state, _closing(session, _waiting(listed, session)), writer)
+            state = appended.state
+            if appended.entry is not None:
+                swept.sessions.append(session)
     dead = frozenset(swept.sessions)
     after = ""
     while True:
@@ -144,12 +149,26 @@ def sweep_checkpoints(artifact: Artifact, state: State, writer: Writer) -> Steps
     return newest
 
 
-def _closing(session: int) -> Make:
+def _waiting(state: State, session: int) -> tuple[StatePart, ...] | None:
+    """The parts that a session waits with, itself one of them; None where it is no part."""
+    return next((parts for parts in state.parts.values() if any(part.session == session for part in parts)), None)
+
+
+def _closing(session: int, listed: tuple[StatePart, ...] | None) -> Make:
+    """Close a session that was idle, unless it became a part since, or a part came to its id: then it is not idle any more."""
+
     def make(state: State) -> Steps[Act | None]:
         yield from ()
-        return Close(session) if session in state.open else None
+        return Close(session) if session in state.open and _waiting(state, session) == listed else None
 
     return make
+
+
+def _newest_part(artifact: Artifact, state: State, sessions: list[int]) -> Steps[float]:
+    """When the newest of these parts was said to be one, by the store's clock: maybe long after its session last stored something."""
+    parts = _waiting(state, sessions[0])
+    signs = [] if parts is None else (yield ListKeys(artifact.log_key(max(part.seq for part in parts)), "", 1))
+    return max((item.modified for item in signs), default=0.0)
 
 
 def _is_garbage(artifact: Artifact, state: State, dead: frozenset[int], key: str) -> bool:

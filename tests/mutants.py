@@ -598,6 +598,22 @@ PARTS = (
         (_PARTS + "test_gc_closes_parts_when_their_id_was_idle_and_forgets_them_later",),
     ),
     Mutant(
+        "part-closed-on-an-older-look",
+        "`gc` closes no session that became a part, and no part whose id another came to, after it looked",
+        "garbage.py",
+        "return Close(session) if session in state.open and _waiting(state, session) == listed else None",
+        "return Close(session) if session in state.open else None",
+        (_PARTS + "test_gc_closes_no_part_that_was_acknowledged_a_moment_ago",),
+    ),
+    Mutant(
+        "part-of-a-spent-id",
+        "a part whose id is a version already is in it, or is refused",
+        "proposal.py",
+        "self._within = end is not None and end.n is not None\n        if end is not None and end.n is not None:",
+        "self._within = end is not None and end.n is not None\n        if False:",
+        (_PARTS + "test_a_part_that_comes_after_the_finish",),
+    ),
+    Mutant(
         "word-unsaid",
         "an entry that has to do with parts says so to older programs",
         "acts.py",

@@ -212,13 +212,13 @@ class World:
                 self.changed()
         raise AssertionError("the processes do not come to an end")
 
-    def finish(self, process: Process) -> Process:
-        """Run only this process, to its end and without faults, while the others stand still."""
+    def finish(self, process: Process, until: Callable[[Step], bool] = lambda _: False) -> Process:
+        """Run only this process, to its end, or `until` its next step is so, and without faults, while the others stand still."""
         faults, planned, after = self.faults, self.planned, self.after_step
         self.faults, self.planned, self.after_step = 0, None, lambda *_: None
         try:
-            while process.alive:
-                self._advance(process, self._ready(process)[0])
+            while process.alive and not until((task := self._ready(process)[0]).pending or Join()):
+                self._advance(process, task)
         finally:
             self.faults, self.planned, self.after_step = faults, planned, after
         return process

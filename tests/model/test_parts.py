@@ -14,6 +14,7 @@ from artifactmount.acts import Close, Commit, EndParts, PutVersion
 from artifactmount.errors import NotFoundError, RefusedError, StoreError
 from artifactmount.garbage import collect_steps
 from artifactmount.proposal import Options
+from artifactmount.steps import Create
 from tests.model.repository import Client, Repository, Tree, expected, with_directories
 from tests.model.simulator import Chance, Drawn, Fault, Plain, Process
 from tests.model.test_delete import put, stored
@@ -358,16 +359,47 @@ def test_another_at_every_step_of_a_finish(other: Callable[[Repository, Client],
 
 @pytest.mark.parametrize("other", [collect, remove_everything])
 def test_another_at_every_step_of_a_part(other: Callable[[Repository, Client], None]) -> None:
-    steps = _steps_of(_add)
-    for n in steps:
+    """It is there in the end, unless all of the other came after its entry."""
+    after: list[bool] = []
+
+    def do(repo: Repository, client: Client) -> None:
+        after.append(len(repo.history.read().parts[ID]) == 3)
+        other(repo, client)
+
+    for n in _steps_of(_add):
         with _prepared() as (repo, one, two):
             process = _add(one)
-            when(repo, process, n.__eq__, partial(other, repo, two))
+            when(repo, process, n.__eq__, partial(do, repo, two))
             repo.world.run()
             assert process.error is None, repr(process.error)
             state = repo.check(cold=False)
             waiting = [part.session for part in state.parts.get(ID, ()) if part.session in state.open]
-            assert process.result[1].part in waiting or n > len(steps) - 8
+            assert (process.result[1].part in waiting) is not after[-1]
+    assert not after[0] and after[-1]
+
+
+def test_gc_closes_no_part_that_was_acknowledged_a_moment_ago() -> None:
+    """Its writer was slow, and its session looks idle; its entry comes right before `gc`, or at any step of it."""
+    n, more = 0, True
+    while more:
+        with quiet() as repo:
+            one, two = repo.client(), repo.client()
+            parts(repo, one, "q")
+            writer = _add(one)
+            repo.world.finish(writer, until=lambda step: isinstance(step, Create) and b'"part"' in step.data)
+            assert writer.alive
+            repo.world.store.time += 4000
+            if not n:
+                done(repo, writer)
+            gc = two.collect(3600)
+            repo.world.finish(gc, until=lambda _, gc=gc, n=n: gc.steps == n)  # type: ignore[misc]
+            more = gc.alive
+            done(repo, writer)
+            done(repo, gc)
+            state = repo.check(cold=False)
+            assert writer.result[1].part in [part.session for part in state.parts[ID] if part.session in state.open], n
+        n += 1
+    assert n > 8
 
 
 # -- in any order ----------------------------------------------------------------------------------------------------------------------
