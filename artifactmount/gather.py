@@ -24,7 +24,7 @@ from artifactmount.pack import PACK_BYTES, Place
 from artifactmount.packer import Packer
 from artifactmount.parts import check_id
 from artifactmount.project import Project
-from artifactmount.proposal import Options, Proposal, Result
+from artifactmount.proposal import Options, Proposal, Result, live
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import path_of, show_path
 from artifactmount.run import Run
@@ -115,6 +115,7 @@ class Gathering:
         self._artifact, self._catalog, self._writer, self._id, self._options = artifact, catalog, writer, id_, options
         self._ending = Ending(artifact, id_)
         self._gathered: _Gathered | None = None
+        self._built: tuple[object, RunBuilder] | None = None
         self.begin_anew(artifact.empty())
 
     def begin_anew(self, state: State) -> None:
@@ -153,10 +154,13 @@ class Gathering:
         parts = yield from self._parts(state)
         if self._gathered is None or self._gathered.parts != parts:
             self._gathered = yield Local(partial(self._gather, parts))
-        now = self._now
-        base: Table = yield Local(lambda: self._catalog.newest(state))
-        builder: RunBuilder = yield Local(lambda: between(base, now.table, now.run))
-        return now.table, builder
+            self._built = None
+        now, key = self._now, live(state)
+        if self._built is None or self._built[0] != key:  # else the same builder, by which the proposal knows that it decided this before
+            base: Table = yield Local(lambda: self._catalog.newest(state))
+            builder: RunBuilder = yield Local(lambda: between(base, now.table, now.run))
+            self._built = key, builder
+        return now.table, self._built[1]
 
     def _parts(self, state: State) -> Steps[tuple[StatePart, ...]]:
         parts = state.parts.get(self._id, ())

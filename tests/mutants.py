@@ -106,9 +106,9 @@ PROTOCOL = (
             2,
             "self._places = yield Local(lambda: self._catalog.places(state))",
             "delta = builder.finish((yield from self._place_all(builder)))",
-            "number",
+            "full",
         ),
-        _lines(2, "delta = builder.finish((yield from self._place_all(builder)))", "number"),
+        _lines(2, "delta = builder.finish((yield from self._place_all(builder)))", "full"),
         (_DELETE + "test_a_deletion_at_every_step_of_a_snapshot_that_uses_its_chunks[0]",),
     ),
     Mutant(
@@ -129,9 +129,9 @@ PROTOCOL = (
         "sweep-before-close",
         "`gc` closes a session before it deletes anything of it",
         "garbage.py",
-        "state = (yield from append(artifact, state, _closing(session), writer)).state",
+        "appended = yield from append(artifact, state, _closing(session, _waiting(listed, session)), writer)",
         "yield Delete(tuple(item.key for item in (yield ListKeys(artifact.session_prefix(session)))))\n"
-        "                state = (yield from append(artifact, state, _closing(session), writer)).state",
+        "            appended = yield from append(artifact, state, _closing(session, _waiting(listed, session)), writer)",
         (_RULES + "test_gc_at_every_step_of_a_snapshot",),
     ),
     Mutant(

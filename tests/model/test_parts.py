@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, note, settings
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from artifactmount.acts import Close, Commit, EndParts, PutVersion
 from artifactmount.errors import NotFoundError, RefusedError, StoreError
 from artifactmount.garbage import collect_steps
+from artifactmount.gather import Gathering
 from artifactmount.proposal import Options
-from artifactmount.steps import Create
+from artifactmount.steps import Create, Step
+from artifactmount.union import between
 from tests.model.repository import Client, Repository, Tree, expected, with_directories
 from tests.model.simulator import Chance, Drawn, Fault, Plain, Process
 from tests.model.test_delete import put, stored
@@ -233,6 +236,33 @@ def test_the_artifact_goes_with_its_parts() -> None:
         parts(repo, client, "b")
         remove_everything(repo, client)
         assert not repo.history.read().parts
+
+
+def test_a_slot_that_is_lost_to_a_foreign_entry_costs_a_finish_nothing() -> None:
+    """All is worked out once, however often others are faster; anew where a version or a part came. Else a big one would never land."""
+    with _prepared() as (repo, one, two):
+        with (
+            patch("artifactmount.gather.between", wraps=between) as built,
+            patch.object(Gathering, "places", autospec=True, side_effect=Gathering.places) as placed,
+        ):
+            process, key = one.finish(ID), ""
+            for n in range(6):
+                repo.world.finish(process, until=lambda step, key=key: _ends_parts(step) and step.key != key)  # type: ignore[misc]
+                key = process.main.pending.key  # type: ignore[union-attr]
+                assert (built.call_count, placed.call_count) == ((1, 1) if n < 4 else (2, 2) if n == 4 else (3, 3))
+                if n < 3:
+                    parts(repo, two, str(n), id_="another")
+                elif n == 3:
+                    done(repo, two.snapshot(*snapshot("foreign")))
+                elif n == 4:
+                    parts(repo, two, "d")
+            done(repo, process)
+        assert built.call_count == placed.call_count == 3
+        assert with_directories(versions(repo)[-1]) == with_directories(tree("zacbd"))
+
+
+def _ends_parts(step: Step) -> bool:
+    return isinstance(step, Create) and b'"end_parts"' in step.data
 
 
 # -- at every step ---------------------------------------------------------------------------------------------------------------------
