@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from blake3 import blake3
 
 from artifactmount.acts import Act, Commit, EndParts, Op
-from artifactmount.artifact import Artifact, Writer, append, head
+from artifactmount.artifact import Artifact, Writer, append, head, session_keys
 from artifactmount.catalog import Catalog
 from artifactmount.ending import Ending
 from artifactmount.errors import ArtifactError, CorruptError, KeyMissingError, NotFoundError, RefusedError
@@ -29,13 +30,15 @@ from artifactmount.ranges import PackId, PackRanges
 from artifactmount.rows import path_of, show_path
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
-from artifactmount.session import Session, complete, delete_garbage
+from artifactmount.session import Session, complete
 from artifactmount.state import State, StatePart
-from artifactmount.steps import GetMany, Local, Steps, drive
+from artifactmount.steps import Delete, GetMany, Join, Local, Spawn, Steps, drive
 from artifactmount.union import ConflictError, between, unite
 
 #: Packs read at once to be copied from, each up to 16 MiB: this bounds the memory.
 _AT_ONCE = 4
+#: Sessions whose keys are listed side by side before any are deleted, and keys of one request.
+_LISTED_AT_ONCE, _DELETED_AT_ONCE = 64, 1000
 
 
 def finish(project: Project, name: str, id_: str, options: Options) -> Result:
@@ -84,9 +87,14 @@ def drop_steps(artifact: Artifact, writer: Writer, known: State | None, id_: str
 
 def _sweep(artifact: Artifact, state: State, sessions: list[int]) -> Steps[None]:
     """Delete what ended sessions leave. What cannot be deleted now is a leak that `gc` sweeps; the entry stands."""
-    for session in sessions:
+    for start in range(0, len(sessions), _LISTED_AT_ONCE):
         with suppress(ArtifactError):
-            yield from delete_garbage(artifact, state, session)
+            for session in sessions[start : start + _LISTED_AT_ONCE]:
+                yield Spawn(session_keys(artifact, session))
+            found: list[set[str]] = yield Join()
+            keys = [key for key in sorted(chain(*found)) if (pack := artifact.pack_of(key)) is None or state.is_garbage(pack)]
+            for at in range(0, len(keys), _DELETED_AT_ONCE):
+                yield Delete(tuple(keys[at : at + _DELETED_AT_ONCE]))
 
 
 class _BecameError(Exception):

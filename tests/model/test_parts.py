@@ -147,6 +147,18 @@ def test_asked_again_a_finish_does_what_it_is_asked() -> None:
         assert isinstance(refused.error, RefusedError) and "a name has one type" in str(refused.error)
 
 
+def test_what_parts_leave_is_deleted_together() -> None:
+    """Not one session after the other: a thousand of them would take a minute of requests."""
+    with quiet() as repo:
+        client = repo.client()
+        parts(repo, client, *"abcdefgh")
+        deleted: list[tuple[str, ...]] = []
+        repo.world.deleting = deleted.append
+        done(repo, client.finish(ID))
+        assert len(deleted) == 1 and len(deleted[0]) == 8
+        settled(repo)
+
+
 def test_parts_that_were_given_up_may_come_again() -> None:
     with quiet() as repo:
         client = repo.client()
