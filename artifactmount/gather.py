@@ -41,17 +41,18 @@ _AT_ONCE = 4
 _LISTED_AT_ONCE, _DELETED_AT_ONCE = 64, 1000
 
 
-def finish(project: Project, name: str, id_: str, options: Options) -> Result:
+def finish(project: Project, name: str, id_: str, options: Options, parts: int | None = None) -> Result:
     """Make the parts of `id_` the next version of artifact `name`, or find them equal to a live one.
 
-    Asked again, it does to the version that they became what `options` ask, but `latest` stays where it is.
+    `parts`: only where there are exactly so many. Asked again, it does to the version that they became what `options` ask, but `latest`
+    stays where it is.
 
-    Raises NotFoundError when there are no parts; RefusedError when two differ at one path, or one must be run again; StoreError;
-    OutcomeUnknownError when the commit was sent and no answer came: then ask again.
+    Raises NotFoundError when there are no parts; RefusedError when two differ at one path, one must be run again, or it is another
+    number; StoreError; OutcomeUnknownError when the commit was sent and no answer came: then ask again.
     """
     check_id(id_)
     options.check()
-    work = Gathering(project.artifact(name), project.catalog(name), project.writer, id_, options)
+    work = Gathering(project.artifact(name), project.catalog(name), project.writer, id_, options, parts)
     state, result = drive(project.store, work.steps(project.refresh(name)))
     project.remember(name, state)
     return result
@@ -119,8 +120,11 @@ class _Gathered:
 class Gathering:
     """The parts of one id under way to a version. It is what is proposed (`proposal.Tree`), and whose packs are kept (`proposal.Gift`)."""
 
-    def __init__(self, artifact: Artifact, catalog: Catalog, writer: Writer, id_: str, options: Options) -> None:
+    def __init__(
+        self, artifact: Artifact, catalog: Catalog, writer: Writer, id_: str, options: Options, expected: int | None = None
+    ) -> None:
         self._artifact, self._catalog, self._writer, self._id, self._options = artifact, catalog, writer, id_, options
+        self._expected = expected
         self._ending = Ending(artifact, id_)
         self._gathered: _Gathered | None = None
         self._built: tuple[object, RunBuilder] | None = None
@@ -174,6 +178,7 @@ class Gathering:
         parts = state.parts.get(self._id, ())
         if not parts:
             yield from self._look_back(state)
+        self._count(len(parts), "wait")
         lost = [part for part in parts if part.session not in state.open]
         if lost:
             raise RefusedError(
@@ -181,6 +186,13 @@ class Gathering:
                 f"run it again, or give it up: artifactmount snapshot --drop {self._id}:{lost[0].session} {self._artifact.name}"
             )
         return parts
+
+    def _count(self, parts: int, verb: str) -> None:
+        if self._expected not in (None, parts):
+            raise RefusedError(
+                f"{self._artifact.name}: {parts} parts of {self._id} {verb}, not {self._expected}; nothing was committed; "
+                f"`artifactmount log {self._artifact.name}` shows them"
+            )
 
     def _gather(self, parts: tuple[StatePart, ...]) -> _Gathered:
         runs = self._catalog.parts(parts)
@@ -275,6 +287,7 @@ class Gathering:
             raise NotFoundError(f"{name}: the parts of {self._id} were given up (`artifactmount log {name}`)")
         if end.n not in state.versions:
             raise NotFoundError(f"{name}: the parts of {self._id} became v{end.n}, which was deleted since")
+        self._count(len(end.sessions), f"became v{end.n}")
         raise _BecameError(state, end.n)
 
     def _adopt(self, state: State, number: int) -> Steps[tuple[State, Result]]:

@@ -32,9 +32,18 @@ def store_part(settings: Settings, folder: str, artifact: str | None, id_: str, 
 
 
 def end_parts(
-    settings: Settings, artifact: str, more: str | None, finished: str | None, dropped: str | None, options: Options, *, as_json: bool
+    settings: Settings,
+    artifact: str,
+    more: str | None,
+    finished: str | None,
+    dropped: str | None,
+    options: Options,
+    parts: int | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Make parts a version, or give them up. `artifact` stands where a folder does otherwise; `more`: what stands behind it."""
+    """Make parts a version, or give them up. `artifact` stands where a folder does otherwise; `more`: what stands behind it. `parts`: how
+    many there must be."""
     if more is not None:
         raise UsageError(f"--finish and --drop take an artifact and no folder: artifactmount snapshot --finish ID {more}")
     if artifact == ".":  # what stands there when nothing is said
@@ -43,7 +52,7 @@ def end_parts(
     if finished is not None:
         check_id(finished)
         with settings.open() as project:
-            result = finish(project, artifact, finished, options)
+            result = finish(project, artifact, finished, options, parts)
         print_result(result, as_json)
     else:
         _drop(settings, artifact, dropped or "", options, as_json=as_json)

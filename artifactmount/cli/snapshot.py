@@ -6,6 +6,7 @@ import os
 
 import click
 
+from artifactmount.acts import PARTS_LIMIT
 from artifactmount.checkout import Checkout, find, read
 from artifactmount.cli.making import options_of, print_result, version_options
 from artifactmount.cli.parts import end_parts, store_part
@@ -27,6 +28,7 @@ from artifactmount.status import log
 @version_options
 @click.option("--part", metavar="ID", help="Store the folder as one part of a version that others make, too; --finish makes it.")
 @click.option("--finish", "finished", metavar="ID", help="Make the parts of this id one version. Without DIR.")
+@click.option("--parts", metavar="N", type=click.IntRange(1, PARTS_LIMIT), help="With --finish: refuse unless there are exactly N parts.")
 @click.option("--drop", "dropped", metavar="ID[:PART]", help="Give up the parts of this id, or one of them. Without DIR.")
 @json_option
 @click.pass_obj
@@ -42,6 +44,7 @@ def snapshot(
     metadata: tuple[str, ...],
     part: str | None,
     finished: str | None,
+    parts: int | None,
     dropped: str | None,
     as_json: bool,
 ) -> None:
@@ -54,10 +57,12 @@ def snapshot(
     options = options_of(aliases, note, type_, metadata)
     if sum(each is not None for each in (part, finished, dropped, base)) > 1:
         raise UsageError("--part, --finish, --drop and --from stand alone: artifactmount snapshot --finish ID ARTIFACT")
+    if parts is not None and finished is None:
+        raise UsageError("--parts says how many --finish must find: artifactmount snapshot --finish ID --parts N ARTIFACT")
     if part is not None:
         return store_part(settings, folder, artifact, part, options, as_json=as_json)
     if finished is not None or dropped is not None:
-        return end_parts(settings, folder, artifact, finished, dropped, options, as_json=as_json)
+        return end_parts(settings, folder, artifact, finished, dropped, options, parts, as_json=as_json)
     named(folder, "DIR")
     if artifact is not None:
         check_artifact(artifact)

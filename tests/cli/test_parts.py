@@ -61,7 +61,8 @@ def test_eight_processes_make_one_version(program: Program) -> None:
     done = program.run("snapshot", "--finish", "night", "animals", "--alias", "best", "--note", "all of them", "--json").json
     assert (done["version"], done["changed"], done["added"], done["aliases"]) == ("v1", True, 3 * 7, ["best", "latest"])
     assert set(program.run("ls", "animals:best").lines) == {"readme", *map(str, range(_WRITERS))}
-    assert program.run("snapshot", "--finish", "night", "animals").out == "animals:v1  unchanged\n"
+    assert program.run("snapshot", "--finish", "night", "animals", "--parts", "8").out == "animals:v1  unchanged\n"
+    assert "8 parts of night became v1, not 7" in program.run("snapshot", "--finish", "night", "animals", "--parts", "7", code=4).err
     assert (
         program.run("snapshot", "--part", "night", folders[3], "animals").out == "animals: 3 files  is in v1 already, which night became\n"
     )
@@ -83,6 +84,7 @@ def test_what_it_says(tmp_path: Path) -> None:
     program.run("snapshot", "--part", "night", two, "animals")
     found = program.run("verify")
     assert "all good" in found.out
+    assert "2 parts of night wait, not 3" in program.run("snapshot", "--finish", "night", "animals", "--parts", "3", code=4).err
     refused = program.run("snapshot", "--finish", "night", "animals", code=4).err
     assert "readme differs between part 0 (by tester@" in refused
     (number,) = {word for word in refused.split() if word.startswith("night:")}
@@ -105,6 +107,7 @@ def test_what_it_says(tmp_path: Path) -> None:
         ("--part", "x", "--finish", "x", "animals"),
         ("--finish", "x", "rank1", "animals"),
         ("--drop", "x", "animals", "--alias", "best"),
+        ("--part", "x", "rank1", "animals", "--parts", "2"),
         ("--drop", "x:y", "animals"),
         ("rank1",),
     ],
