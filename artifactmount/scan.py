@@ -134,7 +134,7 @@ def _covered(lower: Table, listing: Listing) -> list[bytes]:
     """The directories that a version has in this one and that are gone, or are something else now."""
     folders = {name for name, mode in zip(listing.names, listing.modes, strict=True) if mode == Kind.DIRECTORY}
     whole = listing.hidden is None
-    names = [lower.name(row) for row in range(*lower.span(listing.key))] if whole else [*(listing.hidden or ()), *listing.names]
+    names = [lower.name(row) for row in range(*lower.span(listing.key))] if whole else {*(listing.hidden or ()), *listing.names}
     rows = ((name, lower.find(listing.key, name)) for name in names if name not in folders)
     return [name for name, row in rows if row != MISSING and lower.kind(row) is Kind.DIRECTORY]
 

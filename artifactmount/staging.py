@@ -304,7 +304,7 @@ class Staging(Staged):
                 folder = stat.S_ISDIR(status.st_mode)
                 left_out = outside or rules.ignores(key, name, folder=folder)
                 if left_out and not tracked(key, name):
-                    self.ignored += 1
+                    self._leave_out(key, name)
                     continue
                 names.append((name, status))
                 if folder:
@@ -314,6 +314,10 @@ class Staging(Staged):
         if refused:
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
             raise StagingError(f"cannot be versioned: {', '.join(refused[:5])}{more}; remove them, nothing was committed")
+
+    def _leave_out(self, key: bytes, name: bytes) -> None:
+        """Count what is ignored: it is in no listing."""
+        self.ignored += 1
 
     def _entries(self, key: bytes) -> Entries:
         """What lies in a directory, in the order of the names."""
