@@ -239,3 +239,13 @@ def test_the_upper_directory_alone_tells_the_tree(stage: Stage, method: str, bat
             became = Lived(result.version, expected.hex())
             checkout = replace(checkout, base=became, latest=result.version)
             assert status(project, checkout).changes == ()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_written_to_an_open_file_is_in_the_upper_directory(stage: Stage, method: str) -> None:
+    with stage.checkout(method) as checkout, open(f"{checkout.path}/log", "wb", buffering=0) as file:
+        file.write(b"so far")
+        file.write(bytes(300_000))
+        with checkout.staged() as staging:
+            found = staging.read(b"log", 1 << 20)
+        assert found is not None and found[0] == b"so far" + bytes(300_000)
