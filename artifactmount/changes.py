@@ -6,6 +6,7 @@ Brings scan, content and packer together. Must not know the log.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from artifactmount.content import Chunk, Content, ContentReader
 from artifactmount.digest import SINGLE_LIMIT
@@ -95,8 +96,9 @@ class Changes:
                 return
         builder.add(found.key, found.name, change, mode, size, mtime, digest, target, chunks)
 
-    def between(self, base: Table, table: Table) -> RunBuilder:
+    def between(self, base: Table, table: Table, records: Callable[[bytes], bytes]) -> RunBuilder:
         """The delta from `base` to `table`, the staging folder's own manifest: for a base that is not the one it was scanned with.
+        `records` gives a reference's record by its path.
 
         Raises StagingError when a file that must be read again is not what it was.
         """
@@ -112,7 +114,7 @@ class Changes:
                 continue
             digest, target, chunks = table.digest(new), b"", b""
             if kind_of(mode) in (Kind.SYMLINK, Kind.REFERENCE):
-                target = self._staging.target(path)
+                target = (records if kind_of(mode) is Kind.REFERENCE else self._staging.target)(path)
                 if self._reader.chunking.digest(target) != digest:
                     raise self._staging.changed(path)
             elif size:

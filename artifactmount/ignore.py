@@ -26,6 +26,10 @@ class IgnoreRules:
     def __init__(self) -> None:
         self._by_folder: dict[bytes, GitIgnoreSpec] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._by_folder)
+
     def add(self, key: bytes, content: bytes) -> None:
         """The content of the ignore file in the folder of this key. Raises StagingError for what is no pattern."""
         from pathspec import GitIgnoreSpec  # 15 ms, and most folders have no such file

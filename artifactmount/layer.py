@@ -116,8 +116,15 @@ class UpperLayer(Layer):
         self._hidden.clear()
         self._whole.clear()
         for listing in Staging.walk(self, tracked):
-            listing.hidden = self._hidden.pop(listing.key)
+            hidden = self._hidden.pop(listing.key)
+            listing.hidden = None if hidden is None else sorted(hidden)
             yield listing
+
+    def _leave_out(self, key: bytes, name: bytes) -> None:
+        """See Staging. It hides what the lower version has there, as all that is in the upper directory does."""
+        super()._leave_out(key, name)
+        if (hidden := self._hidden[key]) is not None:
+            hidden.append(name)
 
     def _entries(self, key: bytes) -> Entries:
         """What lies in a directory, without its whiteouts: these are what it hides of the lower one."""
@@ -135,7 +142,7 @@ class UpperLayer(Layer):
                 hidden.append(name[len(_WHITEOUT_PREFIX) :])
         if opaque or (key and split_key(key)[0] in self._whole):
             self._whole.add(key)
-        self._hidden[key] = None if key in self._whole else sorted(hidden)
+        self._hidden[key] = None if key in self._whole else hidden
         return kept
 
     def _is_opaque(self, key: bytes) -> bool:

@@ -10,6 +10,7 @@ import builtins
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.manifest import MISSING, Table
@@ -126,15 +127,22 @@ def scan_layer(layer: Staged, lower: Table, tracked: Tracked, remembered: Callab
 
 
 def tracked_in(base: Table) -> Tracked:
-    """Whether a version has a path."""
-    return lambda key, name: base.find(key, name) != MISSING
+    """The names that a version has in a directory."""
+
+    def names(key: bytes) -> frozenset[bytes]:
+        start, stop = base.span(key)
+        lengths, heap = base.slice_of("name_lengths", start, stop), base.slice_of("names", start, stop)
+        ends = accumulate(lengths)
+        return frozenset(heap[end - length : end] for length, end in zip(lengths, ends, strict=True))
+
+    return names
 
 
 def _covered(lower: Table, listing: Listing) -> list[bytes]:
     """The directories that a version has in this one and that are gone, or are something else now."""
     folders = {name for name, mode in zip(listing.names, listing.modes, strict=True) if mode == Kind.DIRECTORY}
     whole = listing.hidden is None
-    names = [lower.name(row) for row in range(*lower.span(listing.key))] if whole else [*(listing.hidden or ()), *listing.names]
+    names = [lower.name(row) for row in range(*lower.span(listing.key))] if whole else {*(listing.hidden or ()), *listing.names}
     rows = ((name, lower.find(listing.key, name)) for name in names if name not in folders)
     return [name for name, row in rows if row != MISSING and lower.kind(row) is Kind.DIRECTORY]
 

@@ -26,6 +26,7 @@ from artifactmount.packer import Packer
 from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project
 from artifactmount.proposal import Options, Proposal, Result, changed_by, nothing
+from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import Scan, has_references, scan, scan_layer, tracked_in
 from artifactmount.session import Session, complete
@@ -48,7 +49,8 @@ class Basis(Protocol):
         ...
 
     def base(self, state: State) -> int | None:
-        """The version that the user takes it for, with his changes: what it has is not ignored."""
+        """The version that the user takes it for, with his changes: what it has is not ignored, and its references stay. None where it
+        was deleted."""
         ...
 
 
@@ -186,7 +188,7 @@ class Snapshot:
     def _scan(self, state: State) -> Steps[None]:
         """Find out what is staged changes against the version it goes out from, and send the content that is new.
 
-        That is the latest, whose references stay; or the one that it lies over; or none.
+        That is the latest, whose references stay; or a checkout's base; or the one that it lies over; or none.
         """
         clock = self._staging.clock()
         self._progress.begin("scanning", 0, 0)
@@ -197,7 +199,7 @@ class Snapshot:
         yield from self._packer.finish()
         self._progress.end()
         self._remember_stats(listings, clock)
-        self._base, self._base_number = found.base, self._went_out_from(state)
+        self._base, self._base_number = found.base, goes_out_from(state, self._basis)
         self._table = changed_by(found.base, self._builder)
 
     def _found(self, state: State) -> Scan:
@@ -207,10 +209,6 @@ class Snapshot:
 
     def _remembered(self, key: bytes) -> bytes | None:
         return self._stats.get(self._stats_key, key)
-
-    def _went_out_from(self, state: State) -> int | None:
-        lower = None if self._basis is None else self._basis.lower(state)
-        return state.latest if lower is None else lower
 
     def _remember_stats(self, listings: list[Listing], clock: int) -> None:
         self._stats.put_many(self._stats_key, ((listing.key, listing.encode(clock)) for listing in listings))
@@ -222,17 +220,33 @@ class Snapshot:
             return self._table, self._builder
         if self._basis is not None:
             self._basis.check(state)
-            if self._basis.lower(state) not in (None, self._base_number):
-                yield from self._scan(state)
-        if self._went_out_from(state) != self._base_number:
+        if goes_out_from(state, self._basis) != self._base_number:
             latest: Table = yield Local(lambda: self._catalog.latest(state))
-            if not self._staging.whole and (has_references(latest) or has_references(self._base)):
-                yield from self._scan(state)  # which of them stay is a question to the folder
+            # What is ignored and which references stay are questions to the folder, and to the version.
+            if self._basis is not None or (not self._staging.whole and (has_references(latest) or has_references(self._base))):
+                yield from self._scan(state)
         if state.highest == self._base_number:
             return self._table, self._builder
         base: Table = yield Local(lambda: self._catalog.newest(state))
-        builder: RunBuilder = yield Local(lambda: self._changes.between(base, self._table))
+        builder: RunBuilder = yield Local(lambda: self._changes.between(base, self._table, self._records(state)))
         return self._table, builder
+
+    def _records(self, state: State) -> Callable[[bytes], bytes]:
+        """What gives the record of a reference by its path: a folder cannot, so it is one of the version that the scan went out from."""
+        if self._staging.whole:
+            return self._staging.target
+        runs: list[Run] = []
+        table: Table | None = None
+
+        def record(path: bytes) -> bytes:
+            nonlocal table, runs
+            if table is None:
+                table = self._catalog.latest(state) if self._base_number is None else self._catalog.table(state, self._base_number)
+                runs = self._catalog.runs(state, table)
+            origin, row = table.origin(table.lookup(path))
+            return runs[origin].target(row)
+
+        return record
 
     def upload(self, builder: RunBuilder, needed: set[bytes]) -> Steps[None]:
         """See Tree."""
@@ -241,11 +255,25 @@ class Snapshot:
 
 def scan_staged(catalog: Catalog, staging: Staged, state: State, basis: Basis | None, remembered: Callable[[bytes], bytes | None]) -> Scan:
     """Scan what is staged against the version that it goes out from. Raises what `scan` and `basis` raise, CorruptError, StoreError."""
-    lower = None if basis is None else basis.lower(state)
-    if basis is None or lower is None:
-        return scan(staging, catalog.latest(state), remembered)
+    number = goes_out_from(state, basis)
+    table = catalog.latest(state) if number is None else catalog.table(state, number)
+    if basis is None or basis.lower(state) is None:
+        return scan(staging, table, remembered)
     assert isinstance(staging, Layer)
-    table, base = catalog.table(state, lower), basis.base(state)
+    base = basis.base(state)
     tracked = table if base is None else catalog.table(state, base)
-    staging.lie_over(f"{catalog.artifact.name}:v{lower}", *((each, catalog.runs(state, each)) for each in (table, tracked)))
+    staging.lie_over(f"{catalog.artifact.name}:v{number}", *((each, catalog.runs(state, each)) for each in (table, tracked)))
     return scan_layer(staging, table, tracked_in(tracked), remembered)
+
+
+def goes_out_from(state: State, basis: Basis | None) -> int | None:
+    """The version that what is staged is scanned against: the one that it lies over, or its base while that is there, or the latest.
+
+    Raises what `basis` raises.
+    """
+    number = None
+    if basis is not None:
+        number = basis.lower(state)
+        if number is None:
+            number = basis.base(state)
+    return state.latest if number is None else number

@@ -16,7 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -43,13 +43,13 @@ _REFUSED = {
 Entries = list[tuple[bytes, os.stat_result]]
 """What lies in a directory: names and stats, in the order of the names."""
 
-Tracked = Callable[[bytes, bytes], bool]
-"""Whether a version has a path (directory key, name) already: as with git, what it has is not ignored."""
+Tracked = Callable[[bytes], Container[bytes]]
+"""The names that a version has already in the directory of a key: as with git, what it has is not ignored."""
 
 
-def untracked(key: bytes, name: bytes) -> bool:
+def untracked(key: bytes) -> Container[bytes]:
     """Tracks nothing."""
-    return False
+    return ()
 
 
 @dataclass(slots=True)
@@ -298,13 +298,15 @@ class Staging(Staged):
             found = self._entries(key)
             if not outside and (content := self._ignore_file(key, found)) is not None:
                 rules.add(key, content)
+            known = tracked(key) if outside or rules else ()
             names: Entries = []
             below: list[tuple[bytes, bool]] = []
             for name, status in found:
                 folder = stat.S_ISDIR(status.st_mode)
-                left_out = outside or rules.ignores(key, name, folder=folder)
-                if left_out and not tracked(key, name):
-                    self.ignored += 1
+                # The rules are asked last: they cost most. Of a folder that the version has they say what becomes of new files in it.
+                left_out = (folder or name not in known) and (outside or rules.ignores(key, name, folder=folder))
+                if left_out and name not in known:
+                    self._leave_out(key, name)
                     continue
                 names.append((name, status))
                 if folder:
@@ -314,6 +316,10 @@ class Staging(Staged):
         if refused:
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
             raise StagingError(f"cannot be versioned: {', '.join(refused[:5])}{more}; remove them, nothing was committed")
+
+    def _leave_out(self, key: bytes, name: bytes) -> None:
+        """Count what is ignored: it is in no listing."""
+        self.ignored += 1
 
     def _entries(self, key: bytes) -> Entries:
         """What lies in a directory, in the order of the names."""

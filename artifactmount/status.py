@@ -19,7 +19,6 @@ from artifactmount.progress import Progress, Silent
 from artifactmount.project import Project, same_place
 from artifactmount.proposal import Options, Result, changed_by
 from artifactmount.rows import Kind
-from artifactmount.scan import scan
 from artifactmount.snapshot import check_apart, scan_staged, take_staged
 from artifactmount.staging import Listing, Staging
 from artifactmount.state import State
@@ -55,13 +54,13 @@ def status(project: Project, checkout: Checkout, progress: Progress | None = Non
                     f"`artifactmount snapshot --force {checkout.path}` makes a version of what is there"
                 )
             base = project.catalog(checkout.artifact).table(state, checkout.base.number)
-            tree = _tree(project, checkout, staging, state, base, progress or Silent())
+            tree = _tree(project, checkout, staging, state, progress or Silent())
             return Status(checkout, tuple(between(base, tree)), state.latest, staging.ignored)
 
         return project.reading(checkout.artifact, look)
 
 
-def _tree(project: Project, checkout: Checkout, staging: Staging, state: State, base: Table, progress: Progress) -> Table:
+def _tree(project: Project, checkout: Checkout, staging: Staging, state: State, progress: Progress) -> Table:
     """What a snapshot of it would be, as a table; nothing is stored."""
     artifact, catalog = project.artifact(checkout.artifact), project.catalog(checkout.artifact)
     reader = ContentReader(staging, lambda _: True, chunking=artifact.cipher.chunking)
@@ -73,8 +72,7 @@ def _tree(project: Project, checkout: Checkout, staging: Staging, state: State, 
             return stats.get(key, directory)
 
         try:
-            whole = basis.lower(state) is None
-            found = scan(staging, base, remembered) if whole else scan_staged(catalog, staging, state, basis, remembered)
+            found = scan_staged(catalog, staging, state, basis, remembered)
             progress.begin("reading", found.bytes, found.files)
             builder = drive(project.store, Changes(staging, reader, None, progress).from_scan(found))
             progress.end()
@@ -98,8 +96,8 @@ def log(project: Project, checkout: Checkout, options: Options, progress: Progre
         if basis.moved_on(state) and not force:
             # The version that came may be what is here: a snapshot that was cut off before it could write down that it was made.
             with suppress(NotFoundError, RefusedError):
-                base = project.catalog(checkout.artifact).latest(state)
-                if state.latest is not None and _tree(project, checkout, staging, state, base, Silent()).root == base.root:
+                latest = project.catalog(checkout.artifact).latest(state)
+                if state.latest is not None and _tree(project, checkout, staging, state, Silent()).root == latest.root:
                     checkout = checkout.became(state.latest, state)
                     basis = CheckoutBasis(checkout, force=False)
             basis.check(state)

@@ -27,6 +27,8 @@ from artifactmount.status import status, trust
 #: What makes an upper directory say all by itself, as `layer` reads it; relative paths, as options know no way to write a comma or colon.
 _OPTIONS = "lowerdir=lower/{artifact}/v{number},upperdir=upper,workdir=work"
 _KERNEL_OPTIONS = ",redirect_dir=nofollow,metacopy=off,index=off,xino=off"
+#: Else what was written to a file that is open still is not in the upper directory; syncfs(2) starts writing it there, and does not wait.
+_FUSE_OPTIONS = ",writeback=0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ def lay_over(checkout: Checkout) -> None:
     if checkout.method == OVERLAY:
         command = ["mount", "-t", "overlay", "-o", options + _KERNEL_OPTIONS, "artifactmount", checkout.path]
     else:
-        command = ["fuse-overlayfs", "-o", options, checkout.path]
+        command = ["fuse-overlayfs", "-o", options + _FUSE_OPTIONS, checkout.path]
     done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise RefusedError(" ".join((done.stderr or done.stdout).split()) or f"{command[0]} ended with {done.returncode}")

@@ -57,6 +57,7 @@ _RULES = "tests/model/test_rules.py::"
 _LOG = "tests/unit/test_log.py::"
 _HISTORY = "tests/unit/test_history.py::"
 _POWER = "tests/test_powerloss.py::"
+_COPY = "tests/cli/test_staging.py::test_a_copy_of_an_old_version_goes_out_from_it"
 
 PROTOCOL = (
     Mutant(
@@ -623,4 +624,31 @@ PARTS = (
     ),
 )
 
-MUTANTS = (*PROTOCOL, *CHECKS, *PARTS)
+STAGING = (
+    Mutant(
+        "ignored-shows-the-lower",
+        "what is ignored in an overlay hides what the version that it lies over has there",
+        "layer.py",
+        "hidden.append(name)\n\n    def _entries",
+        "pass\n\n    def _entries",
+        ("tests/unit/test_layer.py::test_what_is_ignored_hides_what_the_lower_version_has_there[False]",),
+    ),
+    Mutant(
+        "base-is-ignored",
+        "what the base has is not ignored",
+        "staging.py",
+        "known = tracked(key) if outside or rules else ()",
+        "known = ()",
+        ("tests/unit/test_layer.py::test_what_is_ignored_and_in_the_base_is_looked_at", _COPY),
+    ),
+    Mutant(
+        "copy-of-the-latest",
+        "a checkout that is a copy goes out from its base, not from the latest",
+        "snapshot.py",
+        "number = basis.base(state)",
+        "number = state.latest",
+        (_COPY,),
+    ),
+)
+
+MUTANTS = (*PROTOCOL, *CHECKS, *PARTS, *STAGING)

@@ -109,6 +109,41 @@ def test_a_folder_says_nothing_of_references(program: Program, bucket: BucketPla
     assert program.run("snapshot", folder, "animals").out == "animals:v3  unchanged\n"
 
 
+def test_a_copy_keeps_the_references_of_its_base(program: Program, bucket: BucketPlace) -> None:
+    """And no others: neither when the latest has none, nor when it has more. `status` and `snapshot` speak of one version."""
+    program.run("snapshot", write(program.folder / "mine", {"own.txt": b"own"}), "animals")
+    program.run("checkout", "--copy", "animals", "without")
+    program.run("add-reference", "animals", bucket.uri(), "--name", "wild")
+    program.run("add-reference", "--remove", "animals", "wild/pets/dog.png")  # v2
+    program.run("checkout", "--copy", "animals:v1", "with")
+    write(program.folder / "with", {"new.txt": b"new"})
+    write(program.folder / "without", {"other.txt": b"other"})
+    assert program.run("status", "with").out == "A new.txt\n"
+    assert program.run("snapshot", "with", "--json").json["version"] == "v3"
+    assert program.run("diff", "animals:v1", "animals:v3").lines == ["A new.txt"]
+    assert program.run("status", "with").out == ""
+    assert program.run("download", "animals:v3", "down").code == 0
+    assert (program.folder / "down/wild/pets/dog.png").read_bytes() == DOG  # and it leads where it did
+    assert program.run("status", "without").lines == ["A other.txt"]
+    program.run("snapshot", "without", code=4)
+    assert program.run("snapshot", "--force", "without", "--json").json["version"] == "v4"
+    assert program.run("diff", "animals:v0", "animals:v4").lines == ["A other.txt"]
+
+
+def test_references_that_came_back_stay(program: Program, bucket: BucketPlace) -> None:
+    """`latest` has them, and the highest version, which the delta is made against, has not."""
+    folder = write(program.folder / "mine", {"own.txt": b"own"})
+    program.run("snapshot", folder, "animals")
+    program.run("add-reference", "animals", bucket.uri("cat.png"), "--name", "cat.png")
+    program.snapshot(write(program.folder / "changed", {"own.txt": b"changed"}), "animals")
+    program.run("add-reference", "--remove", "animals", "cat.png")  # v3
+    program.run("checkout", "--copy", "animals:v1", "work")
+    assert program.run("snapshot", "--force", "work").out == "animals:v1  unchanged\n"
+    (folder / "new.txt").write_bytes(b"new")
+    assert program.run("snapshot", folder, "animals", "--json").json["version"] == "v4"
+    assert program.run("diff", "animals:v1", "animals:v4").lines == ["A new.txt"]
+
+
 def test_what_the_folder_has_wins(program: Program, bucket: BucketPlace) -> None:
     program.run("add-reference", "animals", bucket.uri())
     folder = write(program.folder / "at", {"cat.png": b"a cat of my own"})

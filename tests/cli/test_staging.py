@@ -185,6 +185,23 @@ def test_a_base_that_was_deleted(program: Program) -> None:
     assert tree_of(program, "animals:v2") == {b"a": File(b"a")}
 
 
+def test_a_copy_of_an_old_version_goes_out_from_it(program: Program) -> None:
+    """What the old version has is not ignored, whatever the latest has: `status` and `snapshot` speak of one version."""
+    rules = File(b"*.tmp\n")
+    first: Tree = {b"a.tmp": File(b"a"), b"b": File(b"b")}
+    program.snapshot(write(program.folder / "whole", first), "animals")
+    program.snapshot(write(program.folder / "whole", first | {b".artifactignore": rules}), "animals")
+    program.snapshot(write(program.folder / "whole", {b".artifactignore": rules, b"b": File(b"b")}), "animals")
+    program.run("checkout", "--copy", "animals:v1", "work")
+    write(program.folder / "work", first | {b".artifactignore": rules, b"y": File(b"y"), b"new.tmp": File(b"")})
+    assert program.run("status", "work").out == "A y\n"
+    assert program.run("snapshot", "work", "--json").json["version"] == "v3"
+    assert tree_of(program, "animals:v3") == first | {b".artifactignore": rules, b"y": File(b"y")}
+    assert program.run("status", "work").out == ""
+    (program.folder / "work" / "a.tmp").unlink()
+    assert program.run("status", "work").out == "D a.tmp\n"
+
+
 def test_a_snapshot_that_could_not_write_down_that_it_was_made(program: Program) -> None:
     program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
     program.run("checkout", "--copy", "animals", "work")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from artifactmount.cache import Cache
@@ -187,6 +187,16 @@ acts: st.SearchStrategy[Act] = st.one_of(
 )
 
 
+def _replace(path: str) -> Act:
+    """As editors write a file: another one takes its place, or that of its whiteout."""
+
+    def act(top: str) -> None:
+        _store(f"{top}/.new", b"local", "wb")
+        os.rename(f"{top}/.new", f"{top}/{path}")
+
+    return act
+
+
 def plain_root(project: OpenProject, checkout: Checkout, base: Table) -> bytes:
     """The digest of what everybody sees, by reading all of it."""
     artifact = project.artifact("animals")
@@ -202,6 +212,14 @@ def plain_root(project: OpenProject, checkout: Checkout, base: Table) -> bytes:
 # Not made smaller when it fails: with real mounts and commits that takes longer than reading it as it is.
 @settings(max_examples=15, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.parametrize("method", METHODS)
+# Removed, that made a version, and there again as something that is ignored: what the lower version has there must not come back.
+@example(
+    batches=[
+        [_remove("c.x"), _remove("b"), _remove("d/a"), _write(".artifactignore", b"c.x\nb\n/d/a\n")],
+        [_write("c.x", b"local"), _mkdir("b"), _write("b/d", b"local"), _mkdir("d/a"), _write("new", b"1")],
+    ]
+)
+@example(batches=[[_remove("a/a"), _write("a/.artifactignore", b"a\n")], [_replace("a/a"), _write("new", b"1")]])
 @given(batches=st.lists(st.lists(acts, min_size=1, max_size=8), min_size=1, max_size=3))
 def test_the_upper_directory_alone_tells_the_tree(stage: Stage, method: str, batches: list[list[Act]]) -> None:
     project, catalog = stage.project, stage.project.catalog("animals")
@@ -221,3 +239,13 @@ def test_the_upper_directory_alone_tells_the_tree(stage: Stage, method: str, bat
             became = Lived(result.version, expected.hex())
             checkout = replace(checkout, base=became, latest=result.version)
             assert status(project, checkout).changes == ()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_written_to_an_open_file_is_in_the_upper_directory(stage: Stage, method: str) -> None:
+    with stage.checkout(method) as checkout, open(f"{checkout.path}/log", "wb", buffering=0) as file:
+        file.write(b"so far")
+        file.write(bytes(300_000))
+        with checkout.staged() as staging:
+            found = staging.read(b"log", 1 << 20)
+        assert found is not None and found[0] == b"so far" + bytes(300_000)
