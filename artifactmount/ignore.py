@@ -6,6 +6,7 @@ below a folder that is left out as a whole.
 
 from __future__ import annotations
 
+import codecs
 import os
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ class IgnoreRules:
         """The content of the ignore file in the folder of this key. Raises StagingError for what is no pattern."""
         from pathspec import GitIgnoreSpec  # 15 ms, and most folders have no such file
 
-        text = content.decode("utf-8", "surrogateescape")
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")  # git, too, takes no mark for a part of a pattern
         try:
             self._by_folder[key] = GitIgnoreSpec.from_lines(line.removesuffix("\r") for line in text.split("\n"))
         except ValueError as error:

@@ -34,6 +34,10 @@ from artifactmount.staging import Listing, Staged, Staging
 from artifactmount.state import State
 from artifactmount.steps import Local, Steps, drive
 
+#: A version of so many rows has its places indexed by who makes it, 1 s for 100,000 chunks, and not by who then adds ten files; where there
+#: are more that is too long to be silent, and to keep others from writing to the cache: the next snapshot does it, when it needs them.
+_INDEXED_AT_ONCE = 200_000
+
 __all__ = ["Basis", "Options", "Result", "Snapshot", "take"]
 
 
@@ -110,8 +114,9 @@ def take_staged(
         finally:
             snapshot.close()
     project.remember(name, state)
-    with suppress(ArtifactError):  # what was committed is committed
-        project.catalog(name).places(state)  # 1 s for 100,000 chunks: while it is made, not when the next ten files are to be added
+    if result.added + result.modified <= _INDEXED_AT_ONCE:
+        with suppress(ArtifactError, KeyboardInterrupt):  # what was committed is committed
+            project.catalog(name).places(state)
     return replace(result, ignored=staging.ignored)
 
 

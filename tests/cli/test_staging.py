@@ -30,7 +30,7 @@ def tree_of(program: Program, version: str) -> Tree:
 
 # -- .artifactignore ---------------------------------------------------------------------------------------------------------------------
 FILES: Tree = {
-    b".artifactignore": File(b"*.tmp\n!keep.tmp\nbuild/\n/top\n\n# a comment\nsub/*\n!sub/kept\ntrailing \r\n"),
+    b".artifactignore": File(b"\xef\xbb\xbf*.tmp\n!keep.tmp\nbuild/\n/top\n\n# a comment\nsub/*\n!sub/kept\ntrailing \r\n"),
     b"a.tmp": File(b"1"),
     b"keep.tmp": File(b"2"),
     b"build/x": File(b"3"),
