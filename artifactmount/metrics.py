@@ -7,6 +7,7 @@ users call their artifacts is nobody else's business, and each value of a label 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _ADDRESS = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>\d{1,5})")
 #: Seconds. What is in the kernel's reach takes 30 µs, a chunk from a bucket 30 ms, a store that is dead two minutes.
 _BUCKETS = (0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+#: Seconds for which the size of the cache is not looked at again.
+_STALE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +88,19 @@ class Metrics:
 
     def serve(self, address: Address) -> tuple[int, Callable[[], None]]:
         """Answer on an address, in a thread of its own; returns the port, and what ends it. Raises RefusedError when it cannot be had."""
-        from prometheus_client import start_http_server
+        from prometheus_client import make_wsgi_app
+
+        from artifactmount.metrics_port import Server
 
         try:
-            server, thread = start_http_server(address.port, address.host, self.registry)
+            server = Server(address.host, address.port)
         except OSError as error:
             raise RefusedError(
                 f"metrics cannot be served at {address.host}:{address.port}: {error.strerror or error}; name another port"
             ) from error
+        server.set_app(make_wsgi_app(self.registry))
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
 
         def end() -> None:
             server.shutdown()
@@ -102,16 +111,20 @@ class Metrics:
 
 
 class _CacheUsage:
-    """A collector: it looks into the cache's folder once for each time that somebody reads the metrics."""
+    """A collector: it looks into the cache's folder when somebody reads the metrics, and not again for some seconds."""
 
     def __init__(self, usage: Callable[[], Usage]) -> None:
         self._usage = usage
+        self._seen: tuple[float, Usage] | None = None  # when, and what
 
     def collect(self) -> Iterator[Metric]:
         """Sizes in bytes."""
         from prometheus_client.core import GaugeMetricFamily
 
-        usage = self._usage()
+        now = time.monotonic()
+        if self._seen is None or now - self._seen[0] >= _STALE:
+            self._seen = now, self._usage()
+        usage = self._seen[1]
         held = GaugeMetricFamily("artifactmount_cache_bytes", "What the cache holds on disk.", labels=["kind"])
         held.add_metric(["chunks"], usage.chunks)
         held.add_metric(["files"], usage.files)

@@ -40,7 +40,8 @@ missing_packages() { # run|test
     command -v rsync >/dev/null || echo rsync
     command -v getfattr >/dev/null || echo attr
     command -v strace >/dev/null || echo strace
-    command -v systemd-analyze >/dev/null || echo systemd
+    # Who is not root can go without: the tests that need it are skipped, and say so.
+    (( EUID )) || command -v systemd-analyze >/dev/null || echo systemd
   fi
 }
 
@@ -76,13 +77,18 @@ install_packages() { # run|test
 }
 
 # A test trains with PyTorch, which PyPI has for this only at 540 MB and more, with CUDA. Debian's is 150 MB with all it needs, 650 MB on the
-# disk, and takes a minute and a half. It is not worth a failure: where it cannot be had, that test is skipped, and says so.
+# disk, and takes a minute and a half. It is not worth a failure: where it cannot be had, that test is skipped, and says so. It is tried once for
+# each .venv; to try again: rm .venv/no-pytorch.
+has_pytorch() { [[ -e /usr/lib/python3/dist-packages/torch ]]; }
+
 install_pytorch() {
-  (( EUID == 0 )) && command -v apt-get >/dev/null && [[ ! -e /usr/lib/python3/dist-packages/torch ]] || return 0
+  (( EUID == 0 )) && command -v apt-get >/dev/null && ! has_pytorch && [[ ! -e $ROOT/.venv/no-pytorch ]] || return 0
   say "Installing python3-torch for one test (once, a minute or two)"
   export DEBIAN_FRONTEND=noninteractive
-  { quietly apt-get update && quietly apt-get install --yes --no-install-recommends python3-torch python3-pil python3-numpy; } ||
+  { quietly apt-get update && quietly apt-get install --yes --no-install-recommends python3-torch python3-pil python3-numpy; } || {
     say "It could not be installed: the test that trains with it is skipped"
+    : > "$ROOT/.venv/no-pytorch"
+  }
 }
 
 # What an installation was made for. Another Python, other dependencies or another place need another one.
@@ -120,8 +126,8 @@ prepare_environment() { # run|test
     flock 9
     if ! is_prepared "$1"; then
       install_packages "$1"
-      [[ $1 == run ]] || install_pytorch
       make_environment "$1"
+      [[ $1 != test ]] || install_pytorch
     fi
   ) 9< "$ROOT"
 }

@@ -67,8 +67,25 @@ def test_missing_packages_are_named_when_they_cannot_be_installed(tmp_path: Path
     """On a PATH with nothing of what is needed, and no apt-get either."""
     ran = bash("-c", f'source "{ROOT}/scripts/environment.sh"; PATH="{tmp_path}"; install_packages test')
     assert ran.returncode == 1
-    for name in ("python3-venv", "fuse3", "gcc", "pkg-config", "libfuse3-dev", "rsync", "attr", "strace", "systemd"):
+    for name in ("python3-venv", "fuse3", "gcc", "pkg-config", "libfuse3-dev", "rsync", "attr", "strace"):
         assert name in ran.stderr.split("sudo apt-get install ")[1]
+    assert ("systemd" in ran.stderr) == (os.geteuid() == 0)  # else the tests that need it are skipped
+
+
+@pytest.mark.parametrize(("what", "said"), [("run", ""), ("docs", ""), ("test", "torch\n")])
+def test_only_tests_ask_for_pytorch(what: str, said: str) -> None:
+    fakes = "is_prepared() { false; }; install_packages() { :; }; make_environment() { :; }; install_pytorch() { echo torch; }"
+    ran = bash("-c", f'source "{ROOT}/scripts/environment.sh"; {fakes}; prepare_environment {what}')
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, said, "")
+
+
+@pytest.mark.needs_root
+def test_pytorch_that_cannot_be_had_is_tried_once(tmp_path: Path) -> None:
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "apt-get").touch(0o755)
+    fakes = f'ROOT="{tmp_path}"; PATH="{tmp_path}:$PATH"; has_pytorch() {{ false; }}; quietly() {{ echo tried; false; }}'
+    ran = bash("-c", f'source "{ROOT}/scripts/environment.sh"; {fakes}; install_pytorch; install_pytorch')
+    assert (ran.returncode, ran.stdout) == (0, "tried\n") and "is skipped" in ran.stderr
 
 
 @pytest.mark.needs_fuse

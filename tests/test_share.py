@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,9 @@ def printed(what: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (Debian: systemd)")
+
+
 def verify(unit: Path, *options: str) -> str:
     """What systemd says of a unit, without a service manager that runs."""
     environment = os.environ | {"XDG_RUNTIME_DIR": str(unit.parent), "HOME": str(unit.parent)}
@@ -43,6 +47,7 @@ def test_every_file_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
         assert printed(what, capsys).count("\n") == (SHARE / name).read_text().count("\n")
 
 
+@needs_systemd
 def test_the_unit_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unit = tmp_path / "artifactmount@.service"
     unit.write_text(printed("systemd", capsys))
@@ -52,6 +57,7 @@ def test_the_unit_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "sometimes" in verify(unit, "--user")
 
 
+@needs_systemd
 def test_the_path_of_the_installation_may_have_any_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +103,7 @@ def test_the_unit_does_not_try_for_ever_what_fails_at_once() -> None:
     assert (int(wait) + 10) * int(burst) < int(interval)
 
 
+@needs_systemd
 def test_fstab_gives_a_mount_unit_and_options_that_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fstab = tmp_path / "fstab"
     fstab.write_text(printed("fstab", capsys))

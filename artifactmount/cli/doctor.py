@@ -11,7 +11,7 @@ import click
 
 from artifactmount.cli.settings import Settings
 from artifactmount.cli.text import json_option, plain, print_json
-from artifactmount.doctor import Finding, State, machine, place, problem
+from artifactmount.doctor import Finding, State, machine, problem, project
 from artifactmount.errors import UsageError
 
 
@@ -49,4 +49,4 @@ def _look(settings: Settings) -> Iterator[Finding]:
         yield from machine.disk(settings.cache_path, settings.budget)
     except UsageError as error:
         yield problem("cache space", str(error), "correct --cache-size, or ARTIFACTMOUNT_CACHE_SIZE")
-    yield from place.project(settings)
+    yield from project.project(settings)

@@ -39,21 +39,46 @@ def animals(project: Project) -> Project:
 @pytest.fixture
 def _installed() -> Iterator[None]:
     """The helper where mount(8) looks for it, and afterwards what was there before. One test of this machine at a time."""
-    before = _INSTALLED.with_name(f".{_INSTALLED.name}.before-test")
-    folder = os.open(_INSTALLED.parent, os.O_RDONLY)
+    with helper_at(_INSTALLED):
+        yield
+
+
+@contextmanager
+def helper_at(path: Path) -> Iterator[None]:
+    """The helper at this path, and afterwards what was there before; also what a run that was killed in the middle had put aside."""
+    before = path.with_name(f".{path.name}.before-test")
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
+        if os.path.lexists(before):
+            if not path.is_symlink() and path.exists():  # not what that run had put there
+                raise FileExistsError(f"{before} was put aside by a run that was killed, and {path} is there again: remove one of them")
+            path.unlink(missing_ok=True)
         with suppress(FileNotFoundError):
-            _INSTALLED.rename(before)
+            path.rename(before)
         try:
-            _INSTALLED.symlink_to(HELPER)
+            path.symlink_to(HELPER)
             yield
         finally:
-            _INSTALLED.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             with suppress(FileNotFoundError):
-                before.rename(_INSTALLED)
+                before.rename(path)
     finally:
         os.close(folder)
+
+
+def test_what_a_killed_run_put_aside_is_put_back(tmp_path: Path) -> None:
+    path = tmp_path / HELPER.name
+    path.write_text("the machine's own")
+    path.rename(before := path.with_name(f".{path.name}.before-test"))
+    path.symlink_to(HELPER)
+    with helper_at(path):
+        assert path.readlink() == HELPER
+    assert path.read_text() == "the machine's own" and not before.exists()
+    before.write_text("older")
+    with pytest.raises(FileExistsError), helper_at(path):
+        pass
+    assert (path.read_text(), before.read_text()) == ("the machine's own", "older")
 
 
 def run(project: Project, *command: str | Path, code: int = 0) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from artifactmount.cache import Usage
 from artifactmount.errors import KeyMissingError, RefusedError, UnreachableError, UsageError
 from artifactmount.metered import MeteredReader, meter_project, meter_store
 from artifactmount.metrics import Address, Metrics, address_of
+from artifactmount.metrics_port import CONNECTIONS, Answers
 from artifactmount.sources.access import Access, Sources
 from tests.encryption import plain_only
 from tests.fuse.test_tree import Eyes, World, seeing
@@ -95,6 +99,41 @@ def test_the_answers_of_a_store_and_looks_for_news_are_counted(world: World) -> 
     assert value(registry, "store_received_bytes_total") > got
     assert [value(registry, "refreshes_total", result=result) for result in ("ok", "failed")] == [1, 1]
     assert 0 <= value(registry, "refresh_age_seconds") < 60
+
+
+def connect(port: int) -> socket.socket:
+    """A connection that says nothing yet."""
+    return socket.create_connection(("127.0.0.1", port), timeout=30)
+
+
+def scrape(port: int) -> bytes:
+    """All that is answered to a request."""
+    with connect(port) as asking:
+        asking.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with asking.makefile("rb") as answer:
+            return answer.read()
+
+
+def test_who_is_silent_takes_neither_threads_nor_time_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = count()
+    metrics = Metrics()
+    metrics.watch_cache(lambda: Usage(next(looked), 2, 3))
+    port, end = metrics.serve(Address("127.0.0.1", 0))
+    try:
+        assert b"artifactmount_cache_bytes" in scrape(port) and b"artifactmount_cache_bytes" in scrape(port)
+        assert next(looked) == 1  # the cache was looked at once
+        with ExitStack() as silent:
+            held = [silent.enter_context(connect(port)) for _ in range(CONNECTIONS)]
+            with connect(port) as one_more:
+                assert one_more.recv(1) == b""  # sent away at once
+            for each in held:
+                each.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                assert each.recv(4) == b"HTTP"  # they had their room
+        monkeypatch.setattr(Answers, "timeout", 0.05)
+        with connect(port) as late:
+            assert late.recv(1) == b""
+    finally:
+        end()
 
 
 def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
