@@ -54,7 +54,7 @@ def config(environment: Mapping[str, str]) -> Iterator[Finding]:
     try:
         read_config(environment)
     except ArtifactError as error:
-        yield problem("config", str(error), f"correct {path}, or remove it")
+        yield problem("config", str(error), f"correct what it says of {path}, or move the file away")
         return
     with suppress(OSError):
         yield ok("config", f"{path}, mode {stat.S_IMODE(os.stat(path).st_mode):03o}")
