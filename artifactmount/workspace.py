@@ -139,10 +139,8 @@ class Workspace:
         settings = self._settings
         os.makedirs(checkout.path, exist_ok=True)
         upper = checkout.below("upper")
-        for name in ("work", "lower"):
-            os.makedirs(checkout.below(name), 0o700, exist_ok=True)
-        if not os.path.isdir(upper):
-            os.mkdir(upper, 0o700)
+        for name in ("upper", "work", "lower"):
+            _make_real(checkout.below(name))
         if not os.listdir(upper):  # else its mode is the user's
             os.chmod(upper, stat.S_IMODE(os.stat(checkout.path).st_mode))  # the overlay's top shows it in the place of the folder's own
         if checkout.method == OVERLAY:
@@ -215,6 +213,17 @@ def _check_empty(path: str, advice: str = "choose another folder, or an empty on
         raise UsageError(f"{path} is no folder") from None
     if entries:
         raise RefusedError(f"{path} is not empty; {advice}")
+
+
+def _make_real(path: str) -> None:
+    """Make a folder, where it is not there. Raises RefusedError where something else is, a link, too: what lies elsewhere is not ours."""
+    if mount_at(path) is not None:  # which no link is, and which is not asked: its daemon may be stopped
+        return
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise RefusedError(f"{path} is no folder, but a link or file: refused; remove it") from None
 
 
 def _check_possible(method: str) -> None:

@@ -199,6 +199,37 @@ def test_a_snapshot_that_could_not_write_down_that_it_was_made(program: Program)
         assert program.run("checkout", *what, "work").out == "animals:v1  copy  work\n"
 
 
+@pytest.mark.needs_root
+def test_a_checkout_that_somebody_planted_is_refused(program: Program) -> None:
+    program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+    os.chown(program.folder / ".work.artifactmount", 1001, 1001)
+    (program.folder / "work" / "sub").mkdir()
+    for command in (
+        ("snapshot", "work"),
+        ("snapshot", "work/sub"),
+        ("snapshot", "work", "animals"),
+        ("status", "work"),
+        ("checkout", "work"),
+    ):
+        assert "belongs to user 1001: refused" in program.run(*command, code=4).err
+    assert len(program.run("ls", "animals", "--json").json) == 1
+
+
+@pytest.mark.parametrize("name", ["upper", "work", "lower"])
+def test_a_link_in_a_hidden_folder_is_not_mounted(program: Program, name: str) -> None:
+    program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+    hidden, elsewhere = program.folder / ".work.artifactmount", program.folder / "elsewhere"
+    record = hidden / "checkout.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"method": "overlay"}))
+    shutil.rmtree(program.folder / "work")
+    elsewhere.mkdir(0o750)
+    (hidden / name).symlink_to(elsewhere)
+    assert f"{name} is no folder, but a link" in program.run("checkout", "work", code=4).err
+    assert elsewhere.stat().st_mode & 0o777 == 0o750
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
