@@ -264,6 +264,16 @@ def find(path: str, *, inside: bool = True) -> Checkout:
         at = os.path.dirname(at)
 
 
+def check_there(path: str) -> None:
+    """Raises RefusedError where a folder is, or lies in, a checkout whose files are not there: an empty mountpoint, or half a copy, is no
+    version of anything. What `read` raises."""
+    try:
+        checkout = find(path)
+    except NotFoundError:
+        return
+    checkout.check_there()
+
+
 @contextmanager
 def locked(path: str) -> Iterator[None]:
     """Hold the hidden folder of the checkout `path`, which is made. Raises RefusedError while another process has it, or another user."""

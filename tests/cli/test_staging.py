@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from artifactmount.assembly import local_folder
+from artifactmount.errors import RefusedError
 from artifactmount.ignore import IgnoreRules
 from artifactmount.rows import key_of, split_path
 from tests import encryption
@@ -148,7 +150,10 @@ def test_a_copy_that_was_cut_off_goes_on(program: Program) -> None:
     for number in range(10):
         (program.folder / "work" / "d" / str(number)).unlink()
     assert "goes on" in program.run("snapshot", "work", code=4).err
-    assert "goes on" in program.run("snapshot", "work", "animals", code=4).err
+    for words in ("work animals", "work/d animals", "work plants", "--part 1 work plants", "--from animals work animals"):
+        assert "goes on" in program.run("snapshot", *words.split(), code=4).err
+    with pytest.raises(RefusedError, match="goes on"):
+        list(local_folder(str(program.folder / "work")))
     program.run("checkout", "work")
     assert read(program.folder / "work") == tree and program.run("status", "work").out == ""
     record.write_text("{")
