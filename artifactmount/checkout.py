@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -89,12 +90,27 @@ class Checkout:
         fields = asdict(self)
         del fields["path"]
         content = json.dumps({"format": FORMAT, **fields}, indent=2).encode("utf-8", "surrogateescape")
-        temporary = self.below("checkout.json.new")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.below(_RECORD))
+        folder = open_folder(self.folder)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(f"{_RECORD}.new", flags, 0o600, dir_fd=folder), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(f"{_RECORD}.new", _RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)  # else what follows may outlive it: an upper without a record
+        finally:
+            os.close(folder)
+
+    def end(self) -> None:
+        """Take away the hidden folder, the record last: whatever a crash leaves says what it is. Raises OSError."""
+        for name in os.listdir(self.folder):
+            if name in ("upper", "work", "lower"):
+                shutil.rmtree(self.below(name))
+            elif name != _RECORD:
+                os.unlink(self.below(name))
+        os.unlink(self.below(_RECORD))
+        os.rmdir(self.folder)
 
     def became(self, number: int, state: State) -> Checkout:
         """Remember that what is in the folder is this version now."""

@@ -91,6 +91,7 @@ class Workspace:
         version = resolve(state, reference)
         lived = Lived(version.n, version.digest.hex())
         checkout = Checkout(path, self._project.url, reference.artifact, COPY, lived, lived, state.latest, whole=False)
+        _check_nothing_left(checkout)
         reasons = []
         for method in () if copy else (OVERLAY, FUSE_OVERLAY):  # each only where the one before cannot be had
             try:
@@ -102,8 +103,10 @@ class Workspace:
             except (ArtifactError, OSError) as error:
                 reasons.append(f"{method}: {error}")
                 self._unmount(replace(checkout, method=method))
-        for name in ("lower", "work", "upper"):
-            shutil.rmtree(checkout.below(name), ignore_errors=True)
+        shutil.rmtree(checkout.below("work"), ignore_errors=True)
+        for name in ("lower", "upper"):  # both are empty, or somebody wrote there
+            with suppress(FileNotFoundError):
+                os.rmdir(checkout.below(name))
         checkout.write()
         made = self._copy(checkout)
         return replace(made, why="; ".join(reasons))
@@ -181,14 +184,13 @@ class Workspace:
                     )
             self._unmount(checkout)
             if checkout.method == COPY:
+                replace(checkout, whole=False).write()  # cut off here, what is left is no version
                 with suppress(FileNotFoundError):
                     shutil.rmtree(checkout.path)
             else:
                 with suppress(FileNotFoundError):
                     os.rmdir(checkout.path)
-            for name in ("upper", "work", "lower"):
-                shutil.rmtree(checkout.below(name), ignore_errors=True)
-            shutil.rmtree(checkout.folder)
+            checkout.end()
 
 
 def lay_over(checkout: Checkout) -> None:
@@ -213,6 +215,16 @@ def _check_empty(path: str, advice: str = "choose another folder, or an empty on
         raise UsageError(f"{path} is no folder") from None
     if entries:
         raise RefusedError(f"{path} is not empty; {advice}")
+
+
+def _check_nothing_left(checkout: Checkout) -> None:
+    """Raises RefusedError where changes of a checkout lie whose record is gone: over which version they were made nobody knows."""
+    upper = checkout.below("upper")
+    if mount_at(upper) is not None or (os.path.lexists(upper) and (not os.path.isdir(upper) or os.listdir(upper))):
+        raise RefusedError(
+            f"{upper} holds what was changed in an earlier checkout, whose record is gone; move what you need of it elsewhere, "
+            f"then remove {checkout.folder}"
+        )
 
 
 def _make_real(path: str) -> None:

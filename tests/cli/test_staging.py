@@ -204,6 +204,35 @@ def test_a_snapshot_that_could_not_write_down_that_it_was_made(program: Program)
         assert program.run("checkout", *what, "work").out == "animals:v1  copy  work\n"
 
 
+def test_what_an_earlier_checkout_left_is_neither_taken_over_nor_deleted(program: Program) -> None:
+    program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
+    upper = program.folder / ".work.artifactmount" / "upper"
+    upper.mkdir(parents=True)
+    upper.parent.chmod(0o700)
+    (upper / "b").write_bytes(b"changed")
+    assert f"{upper} holds what was changed" in program.run("checkout", "--copy", "animals", "work", code=4).err
+    assert (upper / "b").read_bytes() == b"changed" and os.listdir(upper.parent) == ["upper"]
+
+
+def test_a_removal_that_was_cut_off_leaves_its_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = with_folders({b"a": File(b"a"), b"d/b": File(b"b")})
+    program.snapshot(write(program.folder / "whole", tree), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+
+    def cut_off(path: str, **_: object) -> None:
+        os.unlink(f"{path}/a")
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("artifactmount.workspace.shutil.rmtree", cut_off)
+        program.run("checkout", "--remove", "work", code=4)
+    assert "goes on" in program.run("snapshot", "work", code=4).err
+    program.run("checkout", "work")
+    assert read(program.folder / "work") == tree
+    program.run("checkout", "--remove", "work")
+    assert not list(program.folder.glob("*work*"))
+
+
 @pytest.mark.needs_root
 def test_a_checkout_that_somebody_planted_is_refused(program: Program) -> None:
     program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
