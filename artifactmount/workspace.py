@@ -27,6 +27,7 @@ from artifactmount.status import status, trust
 #: What makes an upper directory say all by itself, as `layer` reads it; relative paths, as options know no way to write a comma or colon.
 _OPTIONS = "lowerdir=lower/{artifact}/v{number},upperdir=upper,workdir=work"
 _KERNEL_OPTIONS = ",redirect_dir=nofollow,metacopy=off,index=off,xino=off"
+_PROGRAM_SECONDS = 60  # for a mount or unmount, which takes milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Workspace:
         present = mount_at(checkout.path)
         if present is not None and checkout.mounted:
             command = ["umount", "--", checkout.path] if present.kind == OVERLAY else ["fusermount3", "-u", "--", checkout.path]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env={**os.environ, "LC_ALL": "C"})
+            done = _run(command)
             if done.returncode:
                 raise RefusedError(
                     f"{checkout.path} is in use, or cannot be unmounted ({' '.join(done.stderr.split())}); "
@@ -200,9 +201,25 @@ def lay_over(checkout: Checkout) -> None:
         command = ["mount", "-t", "overlay", "-o", options + _KERNEL_OPTIONS, "artifactmount", checkout.path]
     else:
         command = ["fuse-overlayfs", "-o", options, checkout.path]
-    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, errors="replace", check=False)
+    done = _run(command, checkout.folder)
     if done.returncode:
         raise RefusedError(" ".join((done.stderr or done.stdout).split()) or f"{command[0]} ended with {done.returncode}")
+
+
+def _run(command: list[str], folder: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program that mounts or unmounts. Raises RefusedError where it is missing, or does not end.
+
+    It gets none of our environment, where passphrases and keys of stores may be: fuse-overlayfs stays for as long as its mount does.
+    """
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=_PROGRAM_SECONDS
+        )
+    except FileNotFoundError:
+        raise RefusedError(f"{command[0]} is missing; install it") from None
+    except subprocess.TimeoutExpired:
+        raise RefusedError(f"{command[0]} did not end within {_PROGRAM_SECONDS} s") from None
 
 
 def _check_empty(path: str, advice: str = "choose another folder, or an empty one") -> None:
