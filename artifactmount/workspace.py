@@ -17,7 +17,7 @@ from artifactmount.checkout import COPY, FUSE_OVERLAY, OVERLAY, Checkout, Checko
 from artifactmount.daemon import Mount, start_asking
 from artifactmount.download import download
 from artifactmount.errors import ArtifactError, RefusedError, UsageError
-from artifactmount.mountpoint import Record, mount_at, unmount
+from artifactmount.mountpoint import Record, mount_at, mounted, unmount, within
 from artifactmount.names import Reference, resolve
 from artifactmount.progress import Progress
 from artifactmount.project import Project, same_place
@@ -183,6 +183,7 @@ class Workspace:
                         f"{checkout.path} has {changes:,} changes that are in no version (`artifactmount status {checkout.path}`); "
                         "snapshot them, or --force loses them"
                     )
+            _check_no_mounts(checkout)
             self._unmount(checkout)
             if checkout.method == COPY:
                 replace(checkout, whole=False).write()  # cut off here, what is left is no version
@@ -232,6 +233,16 @@ def _check_empty(path: str, advice: str = "choose another folder, or an empty on
         raise UsageError(f"{path} is no folder") from None
     if entries:
         raise RefusedError(f"{path} is not empty; {advice}")
+
+
+def _check_no_mounts(checkout: Checkout) -> None:
+    """Raises RefusedError where something else is mounted in a checkout: what lies there would be deleted with it."""
+    own = {checkout.below("lower")} | (set() if checkout.method == COPY else {checkout.path})
+    for mount in mounted():
+        if mount.path not in own and (within(mount.path, checkout.path) or within(mount.path, checkout.below("upper"))):
+            raise RefusedError(
+                f"something is mounted at {mount.path}, in the checkout {checkout.path}; unmount it first: umount {mount.path}"
+            )
 
 
 def _check_nothing_left(checkout: Checkout) -> None:

@@ -233,6 +233,24 @@ def test_a_removal_that_was_cut_off_leaves_its_record(program: Program, monkeypa
     assert not list(program.folder.glob("*work*"))
 
 
+@pytest.mark.needs_fuse
+@pytest.mark.needs_root
+@pytest.mark.parametrize("where", ["work", "work/sub"])
+def test_a_checkout_is_not_ended_while_something_else_is_mounted_in_it(program: Program, where: str) -> None:
+    program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+    (program.folder / "work" / "sub").mkdir()
+    elsewhere = write(program.folder / "elsewhere", {b"precious": File(b"mine")})
+    at = program.folder / where
+    subprocess.run(["mount", "--bind", elsewhere, at], check=True, timeout=60)
+    try:
+        assert f"something is mounted at {at}" in program.run("checkout", "--remove", "--force", "work", code=4).err
+        assert (elsewhere / "precious").read_bytes() == b"mine"
+    finally:
+        subprocess.run(["umount", "-l", "--", at], check=True, timeout=60)
+    program.run("checkout", "--remove", "--force", "work")
+
+
 @pytest.mark.needs_root
 def test_a_checkout_that_somebody_planted_is_refused(program: Program) -> None:
     program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
