@@ -1,7 +1,7 @@
 """A tree put together from several places, that a snapshot reads where they lie: nothing is copied to make it one folder.
 
 Files and symlinks of this machine as they were when they were added, references, and rows of versions that are stored already. Knows
-staging and runs. Must not know packs, stores or the log.
+staging, checkouts and runs. Must not know packs, stores or the log.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
+from artifactmount.checkout import check_there
 from artifactmount.digest import Chunking
 from artifactmount.errors import NotFoundError, RefusedError, StagingError
 from artifactmount.rows import (
@@ -241,8 +242,10 @@ def local_file(path: str) -> Local:
 def local_folder(path: str) -> Iterator[tuple[bytes, dict[bytes, Row | None]]]:
     """(directory key, rows by name) of every folder in a folder of this machine, in the order of rows; None: a directory.
 
-    What its `.artifactignore` leaves out is logged as a number. Raises NotFoundError, StagingError naming sockets, devices and FIFOs.
+    What its `.artifactignore` leaves out is logged as a number. Raises NotFoundError, StagingError naming sockets, devices and FIFOs;
+    RefusedError for a checkout whose files are not there.
     """
+    check_there(path)
     with Staging(path) as staging:
         place = Place(staging.path, os.stat(staging.path).st_dev, whole=True)
         for listing in staging.walk():

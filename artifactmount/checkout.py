@@ -10,21 +10,29 @@ import contextlib
 import fcntl
 import json
 import os
-import stat
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-from artifactmount.errors import CorruptError, NeedsNewerError, NotFoundError, RefusedError
+from artifactmount.errors import CorruptError, NeedsNewerError, NotFoundError, RefusedError, UsageError
 from artifactmount.layer import UpperLayer
 from artifactmount.mountpoint import mount_at
-from artifactmount.private import make_folder
+from artifactmount.names import check_artifact
+from artifactmount.private import make_folder, open_folder, read_file
 from artifactmount.staging import Staging
 from artifactmount.state import State
 
 FORMAT = 1
 OVERLAY, FUSE_OVERLAY, COPY = "overlay", "fuse-overlayfs", "copy"
 METHODS = (OVERLAY, FUSE_OVERLAY, COPY)
+
+_RECORD = "checkout.json"
+_LIMIT = 65536  # bytes; a URL and a few numbers take 500
+_HIGHEST = 10**18  # as of what users may type
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +90,27 @@ class Checkout:
         fields = asdict(self)
         del fields["path"]
         content = json.dumps({"format": FORMAT, **fields}, indent=2).encode("utf-8", "surrogateescape")
-        temporary = self.below("checkout.json.new")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.below("checkout.json"))
+        folder = open_folder(self.folder)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(f"{_RECORD}.new", flags, 0o600, dir_fd=folder), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(f"{_RECORD}.new", _RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)  # else what follows may outlive it: an upper without a record
+        finally:
+            os.close(folder)
+
+    def end(self) -> None:
+        """Take away the hidden folder, the record last: whatever a crash leaves says what it is. Raises OSError."""
+        for name in os.listdir(self.folder):
+            if name in ("upper", "work", "lower"):
+                shutil.rmtree(self.below(name))
+            elif name != _RECORD:
+                os.unlink(self.below(name))
+        os.unlink(self.below(_RECORD))
+        os.rmdir(self.folder)
 
     def became(self, number: int, state: State) -> Checkout:
         """Remember that what is in the folder is this version now."""
@@ -168,29 +191,85 @@ def hidden_folder(path: str) -> str:
 
 
 def read(path: str) -> Checkout | None:
-    """The checkout in exactly this folder (absolute, links resolved). Raises CorruptError, NeedsNewerError."""
-    where = os.path.join(hidden_folder(path), "checkout.json")
+    """The checkout in exactly this folder (absolute, links resolved).
+
+    Raises RefusedError where another user keeps one for it: in a folder that many share, anybody could send files to a project of his own
+    (as in CVE-2022-24765 of git), or have root mount what he likes. CorruptError, NeedsNewerError.
+    """
+    where = os.path.join(hidden_folder(path), _RECORD)
     try:
-        with open(os.open(where, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            fields = json.loads(file.read().decode("utf-8", "surrogateescape"))
-    except (FileNotFoundError, NotADirectoryError):
+        folder = open_folder(hidden_folder(path))
+    except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise CorruptError(f"{where} is damaged: {error}") from error
+    except RefusedError as error:
+        raise _not_ours(path, error) from None
     try:
-        if fields.pop("format") != FORMAT:
-            raise NeedsNewerError(f"{where} was written by a newer artifactmount")
-        lower, base = Lived(**fields.pop("lower")), Lived(**fields.pop("base"))
-        checkout = Checkout(path, lower=lower, base=base, **fields)
-        if checkout.method not in METHODS:
-            raise ValueError(checkout.method)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        content = read_file(_RECORD, _LIMIT + 1, folder=folder)
+    except FileNotFoundError:
+        return None
+    except RefusedError as error:
+        raise _not_ours(path, error) from None
+    except OSError as error:
+        raise CorruptError(f"{where} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(folder)
+    try:
+        return _parse(path, content)
+    except NeedsNewerError:
+        raise NeedsNewerError(f"{where} was written by a newer artifactmount") from None
+    except (TypeError, KeyError, ValueError, RecursionError, UsageError) as error:
         raise CorruptError(f"{where} is damaged: {error}") from error
-    return checkout
+
+
+def _not_ours(path: str, error: RefusedError) -> RefusedError:
+    return RefusedError(f"the checkout {path} is not used: {error}")
+
+
+def _parse(path: str, content: bytes) -> Checkout:
+    """What a record says; ValueError, TypeError, KeyError, RecursionError, UsageError, NeedsNewerError where it does not make sense."""
+    if len(content) > _LIMIT:
+        raise ValueError(f"it is longer than {_LIMIT} bytes")
+    found = json.loads(content.decode("utf-8", "surrogateescape"))
+    if _typed(found, dict, "record").pop("format") != FORMAT:
+        raise NeedsNewerError
+    if set(found) != {field.name for field in fields(Checkout)} - {"path"}:
+        raise ValueError("other fields than it should have")
+    project, method = _typed(found["project"], str, "project"), _typed(found["method"], str, "method")
+    if not project or "\0" in project or method not in METHODS:
+        raise ValueError(f"no such project or method: {project!r:.140}, {method!r:.140}")
+    return Checkout(
+        path,
+        project,
+        check_artifact(_typed(found["artifact"], str, "artifact")),
+        method,
+        lower=_lived(found["lower"]),
+        base=_lived(found["base"]),
+        latest=None if found["latest"] is None else _number(found["latest"]),
+        whole=_typed(found["whole"], bool, "whole"),
+    )
+
+
+def _lived(found: Any) -> Lived:
+    digest = _typed(_typed(found, dict, "version")["digest"], str, "digest")
+    if set(found) != {"number", "digest"} or not _DIGEST.fullmatch(digest):
+        raise ValueError(f"no version: {found!r:.140}")
+    return Lived(_number(found["number"]), digest)
+
+
+def _number(found: Any) -> int:
+    if not 0 <= _typed(found, int, "number") < _HIGHEST:
+        raise ValueError(f"no number of a version: {found!r:.140}")
+    return int(found)
+
+
+def _typed(found: Any, kind: type, what: str) -> Any:
+    if type(found) is not kind:  # True is no number here
+        raise TypeError(f"no {what}: {found!r:.140}")
+    return found
 
 
 def find(path: str, *, inside: bool = True) -> Checkout:
-    """The checkout that a folder is, or (`inside`) lies in. Raises NotFoundError."""
+    """The checkout that a folder is, or (`inside`) lies in. Raises NotFoundError; what `read` raises."""
     at = os.path.realpath(path)
     while True:
         checkout = read(at)
@@ -201,15 +280,27 @@ def find(path: str, *, inside: bool = True) -> Checkout:
         at = os.path.dirname(at)
 
 
+def check_there(path: str) -> None:
+    """Raises RefusedError where a folder is, or lies in, a checkout whose files are not there: an empty mountpoint, or half a copy, is no
+    version of anything. What `read` raises."""
+    try:
+        checkout = find(path)
+    except NotFoundError:
+        return
+    checkout.check_there()
+
+
 @contextmanager
 def locked(path: str) -> Iterator[None]:
-    """Hold the hidden folder of the checkout `path`, which is made. Raises RefusedError while another process has it."""
+    """Hold the hidden folder of the checkout `path`, which is made. Raises RefusedError while another process has it, or another user."""
     folder = hidden_folder(path)
-    make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with contextlib.suppress(FileExistsError):  # what is no folder is refused below
+        make_folder(folder)
     try:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-            os.fchmod(descriptor, 0o700)
+        descriptor = open_folder(folder)
+    except RefusedError as error:
+        raise _not_ours(path, error) from None
+    try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -225,7 +316,7 @@ _MARK = "trusted.artifactmount"
 
 def mark(upper: str) -> None:
     """Make a new upper directory one of which `staged` can tell whether it sees all. Raises OSError."""
-    os.setxattr(upper, _MARK, b"y")
+    os.setxattr(upper, _MARK, b"y", follow_symlinks=False)
 
 
 def _sees_marks(upper: str) -> bool:

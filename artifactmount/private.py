@@ -77,21 +77,53 @@ def _may_own(status: os.stat_result) -> bool:
     return status.st_uid in (os.geteuid(), 0)
 
 
-def read_file(path: str, limit: int) -> bytes:
-    """The first `limit` bytes of a file that only its user may read.
+def open_folder(path: str) -> int:
+    """A descriptor (to be closed) of a folder that its user alone may use: not a link to one, so that what is opened below it is his, too.
+
+    Raises RefusedError for one that is somebody else's or open to others, and for what is no folder; FileNotFoundError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        try:
+            status = os.lstat(path)
+        except OSError:
+            raise FileNotFoundError(path) from error
+        if _may_own(status) and not stat.S_ISDIR(status.st_mode):
+            raise RefusedError(f"{path} is no folder: refused; remove it") from None
+        raise RefusedError(f"{path} belongs to user {status.st_uid} and cannot be opened ({error.strerror}): refused") from None
+    try:
+        _check_own(path, os.fstat(descriptor), 0o700)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_own(path: str, status: os.stat_result, closed: int) -> None:
+    """Raises RefusedError for what is somebody else's, or open to others; `closed`: the mode that it should have."""
+    mode = stat.S_IMODE(status.st_mode)
+    if not _may_own(status):
+        raise RefusedError(f"{path} belongs to user {status.st_uid}: refused; use one of your own, or work as that user")
+    if mode & _OTHERS:
+        raise RefusedError(f"{path} is open to other users (mode {mode:03o}): refused; close it: chmod {closed:o} {path}")
+
+
+def read_file(path: str, limit: int, *, folder: int | None = None) -> bytes:
+    """The first `limit` bytes of a file that only its user may read. `folder`: a descriptor of the one that it lies in; no link is followed
+    then.
 
     Raises RefusedError for one that others may, that is somebody else's, or that is no regular file; OSError.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else a FIFO would wait for a writer for ever
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # else a FIFO would wait for a writer for ever
+    descriptor = os.open(path, flags if folder is None else flags | os.O_NOFOLLOW, dir_fd=folder)
     try:
         status = os.fstat(descriptor)
-        mode = stat.S_IMODE(status.st_mode)
         if not stat.S_ISREG(status.st_mode):
             raise RefusedError(f"{path} is no regular file: refused")
-        if not _may_own(status):
-            raise RefusedError(f"{path} belongs to user {status.st_uid}: refused; use a file of your own")
-        if mode & _OTHERS:
-            raise RefusedError(f"{path} is open to other users (mode {mode:03o}): refused; close it: chmod 600 {path}")
+        _check_own(path, status, 0o600)
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(limit)
     finally:

@@ -16,6 +16,7 @@ from artifactmount.artifact import Artifact, Writer, head
 from artifactmount.cache.stats import StatCache
 from artifactmount.catalog import Catalog
 from artifactmount.changes import Changes
+from artifactmount.checkout import check_there
 from artifactmount.content import ContentReader
 from artifactmount.errors import ArtifactError, StagingError
 from artifactmount.journal import Journal
@@ -121,7 +122,9 @@ def take_staged(
 
 
 def check_apart(staging: str, project: Project) -> None:
-    """Refuse a folder (absolute, links resolved) that holds the cache or project: it would be a part of what it stores."""
+    """Refuse a folder (absolute, links resolved) that holds the cache or project, as it would be a part of what it stores; and a checkout
+    whose files are not there."""
+    check_there(staging)
     project.check_apart(staging)
     for what, path in (("cache", project.cache.path), ("project", getattr(project.store, "path", None))):
         if path is not None and os.path.commonpath((staging, os.path.realpath(path))) == staging:

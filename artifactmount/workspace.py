@@ -17,7 +17,7 @@ from artifactmount.checkout import COPY, FUSE_OVERLAY, OVERLAY, Checkout, Checko
 from artifactmount.daemon import Mount, start_asking
 from artifactmount.download import download
 from artifactmount.errors import ArtifactError, RefusedError, UsageError
-from artifactmount.mountpoint import Record, mount_at, unmount
+from artifactmount.mountpoint import Record, mount_at, mounted, unmount, within
 from artifactmount.names import Reference, resolve
 from artifactmount.progress import Progress
 from artifactmount.project import Project, same_place
@@ -29,6 +29,7 @@ _OPTIONS = "lowerdir=lower/{artifact}/v{number},upperdir=upper,workdir=work"
 _KERNEL_OPTIONS = ",redirect_dir=nofollow,metacopy=off,index=off,xino=off"
 #: Else what was written to a file that is open still is not in the upper directory; syncfs(2) starts writing it there, and does not wait.
 _FUSE_OPTIONS = ",writeback=0"
+_PROGRAM_SECONDS = 60  # for a mount or unmount, which takes milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Workspace:
         version = resolve(state, reference)
         lived = Lived(version.n, version.digest.hex())
         checkout = Checkout(path, self._project.url, reference.artifact, COPY, lived, lived, state.latest, whole=False)
+        _check_nothing_left(checkout)
         reasons = []
         for method in () if copy else (OVERLAY, FUSE_OVERLAY):  # each only where the one before cannot be had
             try:
@@ -104,8 +106,10 @@ class Workspace:
             except (ArtifactError, OSError) as error:
                 reasons.append(f"{method}: {error}")
                 self._unmount(replace(checkout, method=method))
-        for name in ("lower", "work", "upper"):
-            shutil.rmtree(checkout.below(name), ignore_errors=True)
+        shutil.rmtree(checkout.below("work"), ignore_errors=True)
+        for name in ("lower", "upper"):  # both are empty, or somebody wrote there
+            with suppress(FileNotFoundError):
+                os.rmdir(checkout.below(name))
         checkout.write()
         made = self._copy(checkout)
         return replace(made, why="; ".join(reasons))
@@ -141,10 +145,8 @@ class Workspace:
         settings = self._settings
         os.makedirs(checkout.path, exist_ok=True)
         upper = checkout.below("upper")
-        for name in ("work", "lower"):
-            os.makedirs(checkout.below(name), 0o700, exist_ok=True)
-        if not os.path.isdir(upper):
-            os.mkdir(upper, 0o700)
+        for name in ("upper", "work", "lower"):
+            _make_real(checkout.below(name))
         if not os.listdir(upper):  # else its mode is the user's
             os.chmod(upper, stat.S_IMODE(os.stat(checkout.path).st_mode))  # the overlay's top shows it in the place of the folder's own
         if checkout.method == OVERLAY:
@@ -160,7 +162,7 @@ class Workspace:
         present = mount_at(checkout.path)
         if present is not None and checkout.mounted:
             command = ["umount", "--", checkout.path] if present.kind == OVERLAY else ["fusermount3", "-u", "--", checkout.path]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env={**os.environ, "LC_ALL": "C"})
+            done = _run(command)
             if done.returncode:
                 raise RefusedError(
                     f"{checkout.path} is in use, or cannot be unmounted ({' '.join(done.stderr.split())}); "
@@ -183,16 +185,16 @@ class Workspace:
                         f"{checkout.path} has {changes:,} changes that are in no version (`artifactmount status {checkout.path}`); "
                         "snapshot them, or --force loses them"
                     )
+            _check_no_mounts(checkout)
             self._unmount(checkout)
             if checkout.method == COPY:
+                replace(checkout, whole=False).write()  # cut off here, what is left is no version
                 with suppress(FileNotFoundError):
                     shutil.rmtree(checkout.path)
             else:
                 with suppress(FileNotFoundError):
                     os.rmdir(checkout.path)
-            for name in ("upper", "work", "lower"):
-                shutil.rmtree(checkout.below(name), ignore_errors=True)
-            shutil.rmtree(checkout.folder)
+            checkout.end()
 
 
 def lay_over(checkout: Checkout) -> None:
@@ -202,9 +204,25 @@ def lay_over(checkout: Checkout) -> None:
         command = ["mount", "-t", "overlay", "-o", options + _KERNEL_OPTIONS, "artifactmount", checkout.path]
     else:
         command = ["fuse-overlayfs", "-o", options + _FUSE_OPTIONS, checkout.path]
-    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, errors="replace", check=False)
+    done = _run(command, checkout.folder)
     if done.returncode:
         raise RefusedError(" ".join((done.stderr or done.stdout).split()) or f"{command[0]} ended with {done.returncode}")
+
+
+def _run(command: list[str], folder: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program that mounts or unmounts. Raises RefusedError where it is missing, or does not end.
+
+    It gets none of our environment, where passphrases and keys of stores may be: fuse-overlayfs stays for as long as its mount does.
+    """
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=_PROGRAM_SECONDS
+        )
+    except FileNotFoundError:
+        raise RefusedError(f"{command[0]} is missing; install it") from None
+    except subprocess.TimeoutExpired:
+        raise RefusedError(f"{command[0]} did not end within {_PROGRAM_SECONDS} s") from None
 
 
 def _check_empty(path: str, advice: str = "choose another folder, or an empty one") -> None:
@@ -217,6 +235,37 @@ def _check_empty(path: str, advice: str = "choose another folder, or an empty on
         raise UsageError(f"{path} is no folder") from None
     if entries:
         raise RefusedError(f"{path} is not empty; {advice}")
+
+
+def _check_no_mounts(checkout: Checkout) -> None:
+    """Raises RefusedError where something else is mounted in a checkout: what lies there would be deleted with it."""
+    own = {checkout.below("lower")} | (set() if checkout.method == COPY else {checkout.path})
+    for mount in mounted():
+        if mount.path not in own and (within(mount.path, checkout.path) or within(mount.path, checkout.below("upper"))):
+            raise RefusedError(
+                f"something is mounted at {mount.path}, in the checkout {checkout.path}; unmount it first: umount {mount.path}"
+            )
+
+
+def _check_nothing_left(checkout: Checkout) -> None:
+    """Raises RefusedError where changes of a checkout lie whose record is gone: over which version they were made nobody knows."""
+    upper = checkout.below("upper")
+    if mount_at(upper) is not None or (os.path.lexists(upper) and (not os.path.isdir(upper) or os.listdir(upper))):
+        raise RefusedError(
+            f"{upper} holds what was changed in an earlier checkout, whose record is gone; move what you need of it elsewhere, "
+            f"then remove {checkout.folder}"
+        )
+
+
+def _make_real(path: str) -> None:
+    """Make a folder, where it is not there. Raises RefusedError where something else is, a link, too: what lies elsewhere is not ours."""
+    if mount_at(path) is not None:  # which no link is, and which is not asked: its daemon may be stopped
+        return
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise RefusedError(f"{path} is no folder, but a link or file: refused; remove it") from None
 
 
 def _check_possible(method: str) -> None:

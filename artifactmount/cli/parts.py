@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-from artifactmount.checkout import read
 from artifactmount.cli.making import print_joined, print_result
 from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import plural, print_json
@@ -23,9 +20,6 @@ def store_part(settings: Settings, folder: str, artifact: str | None, id_: str, 
         raise UsageError(f"which artifact is it a part of? artifactmount snapshot --part {id_} {folder} ARTIFACT")
     check_artifact(artifact)
     _refuse_options(options, "--part")
-    checkout = read(os.path.realpath(folder))
-    if checkout is not None:
-        checkout.check_there()
     with settings.open(create=not settings.url.startswith("s3://")) as project:
         joined = take_part(project, folder, artifact, id_, progress())
     print_joined(joined, as_json)

@@ -91,8 +91,6 @@ def _checkout(settings: Settings, folder: str, artifact: str | None) -> Checkout
             ) from None
     checkout = read(os.path.realpath(folder))
     ours = checkout is not None and checkout.artifact == artifact and same_place(settings.url, checkout.project)
-    if checkout is not None and not ours:
-        checkout.check_there()  # an empty mountpoint, or half a copy, is no version of anything
     return checkout if ours else None
 
 

@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from artifactmount.assembly import local_folder
+from artifactmount.errors import RefusedError
 from artifactmount.ignore import IgnoreRules
 from artifactmount.rows import key_of, split_path
 from tests import encryption
@@ -148,7 +150,10 @@ def test_a_copy_that_was_cut_off_goes_on(program: Program) -> None:
     for number in range(10):
         (program.folder / "work" / "d" / str(number)).unlink()
     assert "goes on" in program.run("snapshot", "work", code=4).err
-    assert "goes on" in program.run("snapshot", "work", "animals", code=4).err
+    for words in ("work animals", "work/d animals", "work plants", "--part 1 work plants", "--from animals work animals"):
+        assert "goes on" in program.run("snapshot", *words.split(), code=4).err
+    with pytest.raises(RefusedError, match="goes on"):
+        list(local_folder(str(program.folder / "work")))
     program.run("checkout", "work")
     assert read(program.folder / "work") == tree and program.run("status", "work").out == ""
     record.write_text("{")
@@ -214,6 +219,84 @@ def test_a_snapshot_that_could_not_write_down_that_it_was_made(program: Program)
     assert program.run("status", "work").out == ""
     for what in (("animals",), ("animals:v0",), ("animals:v1",), ()):  # the command that made it, too
         assert program.run("checkout", *what, "work").out == "animals:v1  copy  work\n"
+
+
+def test_what_an_earlier_checkout_left_is_neither_taken_over_nor_deleted(program: Program) -> None:
+    program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
+    upper = program.folder / ".work.artifactmount" / "upper"
+    upper.mkdir(parents=True)
+    upper.parent.chmod(0o700)
+    (upper / "b").write_bytes(b"changed")
+    assert f"{upper} holds what was changed" in program.run("checkout", "--copy", "animals", "work", code=4).err
+    assert (upper / "b").read_bytes() == b"changed" and os.listdir(upper.parent) == ["upper"]
+
+
+def test_a_removal_that_was_cut_off_leaves_its_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = with_folders({b"a": File(b"a"), b"d/b": File(b"b")})
+    program.snapshot(write(program.folder / "whole", tree), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+
+    def cut_off(path: str, **_: object) -> None:
+        os.unlink(f"{path}/a")
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("artifactmount.workspace.shutil.rmtree", cut_off)
+        program.run("checkout", "--remove", "work", code=4)
+    assert "goes on" in program.run("snapshot", "work", code=4).err
+    program.run("checkout", "work")
+    assert read(program.folder / "work") == tree
+    program.run("checkout", "--remove", "work")
+    assert not list(program.folder.glob("*work*"))
+
+
+@pytest.mark.needs_fuse
+@pytest.mark.needs_root
+@pytest.mark.parametrize("where", ["work", "work/sub"])
+def test_a_checkout_is_not_ended_while_something_else_is_mounted_in_it(program: Program, where: str) -> None:
+    program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+    (program.folder / "work" / "sub").mkdir()
+    elsewhere = write(program.folder / "elsewhere", {b"precious": File(b"mine")})
+    at = program.folder / where
+    subprocess.run(["mount", "--bind", elsewhere, at], check=True, timeout=60)
+    try:
+        assert f"something is mounted at {at}" in program.run("checkout", "--remove", "--force", "work", code=4).err
+        assert (elsewhere / "precious").read_bytes() == b"mine"
+    finally:
+        subprocess.run(["umount", "-l", "--", at], check=True, timeout=60)
+    program.run("checkout", "--remove", "--force", "work")
+
+
+@pytest.mark.needs_root
+def test_a_checkout_that_somebody_planted_is_refused(program: Program) -> None:
+    program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+    os.chown(program.folder / ".work.artifactmount", 1001, 1001)
+    (program.folder / "work" / "sub").mkdir()
+    for command in (
+        ("snapshot", "work"),
+        ("snapshot", "work/sub"),
+        ("snapshot", "work", "animals"),
+        ("status", "work"),
+        ("checkout", "work"),
+    ):
+        assert "belongs to user 1001: refused" in program.run(*command, code=4).err
+    assert len(program.run("ls", "animals", "--json").json) == 1
+
+
+@pytest.mark.parametrize("name", ["upper", "work", "lower"])
+def test_a_link_in_a_hidden_folder_is_not_mounted(program: Program, name: str) -> None:
+    program.snapshot(write(program.folder / "whole", {b"a": File(b"a")}), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+    hidden, elsewhere = program.folder / ".work.artifactmount", program.folder / "elsewhere"
+    record = hidden / "checkout.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"method": "overlay"}))
+    shutil.rmtree(program.folder / "work")
+    elsewhere.mkdir(0o750)
+    (hidden / name).symlink_to(elsewhere)
+    assert f"{name} is no folder, but a link" in program.run("checkout", "work", code=4).err
+    assert elsewhere.stat().st_mode & 0o777 == 0o750
 
 
 @pytest.mark.parametrize(
