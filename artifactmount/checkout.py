@@ -93,11 +93,17 @@ class Checkout:
         folder = open_folder(self.folder)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(f"{_RECORD}.new", flags, 0o600, dir_fd=folder), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(f"{_RECORD}.new", _RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                with open(os.open(f"{_RECORD}.new", flags, 0o600, dir_fd=folder), "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(f"{_RECORD}.new", _RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{_RECORD}.new", dir_fd=folder)
+                error.filename = error.filename or self.below(_RECORD)
+                raise
             os.fsync(folder)  # else what follows may outlive it: an upper without a record
         finally:
             os.close(folder)
@@ -123,7 +129,8 @@ class Checkout:
         """Raises RefusedError where its files cannot be seen, or are not all there yet."""
         if not self.whole:
             raise RefusedError(
-                f"{self.path} is not a whole copy of {self.named(self.base)} yet; `artifactmount checkout {self.path}` goes on"
+                f"{self.path} is not a whole copy of {self.named(self.base)} yet; `artifactmount checkout {self.path}` goes on, "
+                f"`artifactmount checkout --remove --force {self.path}` ends it"
             )
         if not self.mounted:
             raise RefusedError(

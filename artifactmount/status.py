@@ -1,11 +1,10 @@
-"""What was changed in a checkout since its base, and making that the next version.
+"""What was changed in a checkout since its base.
 
 Of an overlay only what was changed is looked at; of a copy every stat, and the content of what is not as the last look left it.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 from artifactmount.cache.stats import StatCache
@@ -13,13 +12,13 @@ from artifactmount.changes import Changes
 from artifactmount.checkout import Checkout, CheckoutBasis
 from artifactmount.content import ContentReader
 from artifactmount.difference import Difference, between
-from artifactmount.errors import NotFoundError, RefusedError
+from artifactmount.errors import NotFoundError
 from artifactmount.manifest import MISSING, Table
 from artifactmount.progress import Progress, Silent
-from artifactmount.project import Project, same_place
-from artifactmount.proposal import Options, Result, changed_by
+from artifactmount.project import Project
+from artifactmount.proposal import changed_by
 from artifactmount.rows import Kind
-from artifactmount.snapshot import check_apart, scan_staged, take_staged
+from artifactmount.snapshot import scan_staged
 from artifactmount.staging import Listing, Staging
 from artifactmount.state import State
 from artifactmount.steps import drive
@@ -48,19 +47,20 @@ def status(project: Project, checkout: Checkout, progress: Progress | None = Non
     with checkout.staged() as staging:
 
         def look(state: State) -> Status:
+            CheckoutBasis(checkout, force=True).lower(state)
             if not checkout.base.alive(state):
                 raise NotFoundError(
                     f"{checkout.named(checkout.base)}, the base of {checkout.path}, was deleted: there is nothing to tell changes against; "
                     f"`artifactmount snapshot --force {checkout.path}` makes a version of what is there"
                 )
             base = project.catalog(checkout.artifact).table(state, checkout.base.number)
-            tree = _tree(project, checkout, staging, state, progress or Silent())
+            tree = tree_of(project, checkout, staging, state, progress or Silent())
             return Status(checkout, tuple(between(base, tree)), state.latest, staging.ignored)
 
         return project.reading(checkout.artifact, look)
 
 
-def _tree(project: Project, checkout: Checkout, staging: Staging, state: State, progress: Progress) -> Table:
+def tree_of(project: Project, checkout: Checkout, staging: Staging, state: State, progress: Progress) -> Table:
     """What a snapshot of it would be, as a table; nothing is stored."""
     artifact, catalog = project.artifact(checkout.artifact), project.catalog(checkout.artifact)
     reader = ContentReader(staging, lambda _: True, chunking=artifact.cipher.chunking)
@@ -80,30 +80,6 @@ def _tree(project: Project, checkout: Checkout, staging: Staging, state: State, 
             reader.close()
         stats.put_many(key, ((listing.key, listing.encode(clock)) for listing in found.listings))
     return changed_by(found.base, builder)
-
-
-def log(project: Project, checkout: Checkout, options: Options, progress: Progress | None = None, *, force: bool = False) -> Result:
-    """Make what is in a checkout the next version, which is its base from then on.
-
-    Raises RefusedError where others made a version meanwhile (not with `force`: then theirs is undone); what `snapshot.take` raises.
-    """
-    if not same_place(project.url, checkout.project):
-        raise RefusedError(f"{checkout.path} is a checkout of {checkout.project}, not of {project.url}")
-    basis = CheckoutBasis(checkout, force=force)
-    with checkout.staged() as staging:
-        check_apart(staging.path, project)
-        state = project.existing(checkout.artifact)
-        if basis.moved_on(state) and not force:
-            # The version that came may be what is here: a snapshot that was cut off before it could write down that it was made.
-            with suppress(NotFoundError, RefusedError):
-                latest = project.catalog(checkout.artifact).latest(state)
-                if state.latest is not None and _tree(project, checkout, staging, state, Silent()).root == latest.root:
-                    checkout = checkout.became(state.latest, state)
-                    basis = CheckoutBasis(checkout, force=False)
-            basis.check(state)
-        result = take_staged(project, staging, checkout.artifact, options, progress, basis)
-    checkout.became(result.version, project.refresh(checkout.artifact))
-    return result
 
 
 def trust(project: Project, checkout: Checkout) -> None:

@@ -111,7 +111,13 @@ class Workspace:
             with suppress(FileNotFoundError):
                 os.rmdir(checkout.below(name))
         checkout.write()
-        made = self._copy(checkout)
+        try:
+            made = self._copy(checkout)
+        except RefusedError:  # no room, and nothing was written: then nothing is left
+            with suppress(OSError):
+                os.rmdir(path)
+                checkout.end()
+            raise
         return replace(made, why="; ".join(reasons))
 
     def _copy(self, checkout: Checkout) -> Made:
@@ -122,9 +128,18 @@ class Workspace:
         whole.write()
         return Made(whole, left_out=len(done.skipped))
 
+    def _go_on(self, checkout: Checkout) -> Made:
+        try:
+            return self._copy(checkout)
+        except RefusedError as error:
+            raise RefusedError(
+                f"{checkout.path} is half a copy, and cannot go on as it is ({error}); move away what was changed in it, "
+                f"or end it: artifactmount checkout --remove --force {checkout.path}"
+            ) from error
+
     def _put_back(self, checkout: Checkout) -> Made:
         if checkout.method == COPY:
-            return Made(checkout) if checkout.whole else self._copy(checkout)
+            return Made(checkout) if checkout.whole else self._go_on(checkout)
         if checkout.mounted and self._lower_lives(checkout):
             return Made(checkout)
         self._unmount(checkout)

@@ -53,6 +53,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("parts", "gather"),
     ("compare", "prefetch"),
     ("status",),
+    ("checkin",),
     ("policy", "protection"),
     ("doctor",),
     ("doctor.*",),

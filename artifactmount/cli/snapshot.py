@@ -7,6 +7,7 @@ import os
 import click
 
 from artifactmount.acts import PARTS_LIMIT
+from artifactmount.checkin import check_in
 from artifactmount.checkout import Checkout, find, read
 from artifactmount.cli.making import options_of, print_result, version_options
 from artifactmount.cli.parts import end_parts, store_part
@@ -17,7 +18,6 @@ from artifactmount.names import check_artifact, parse
 from artifactmount.project import same_place
 from artifactmount.proposal import Options, Result
 from artifactmount.snapshot import take, take_onto
-from artifactmount.status import log
 
 
 @click.command(epilog="Example: artifactmount snapshot ./animals animals --alias best --note 'rats added'")
@@ -70,7 +70,7 @@ def snapshot(
         result = _onto(settings, folder, artifact, base, force, options)
     elif (checkout := _checkout(settings, folder, artifact)) is not None:
         with settings.at(checkout.project, checkout.path).open() as project:
-            result = log(project, checkout, options, progress(), force=force)
+            result = check_in(project, checkout.path, options, progress(), force=force)
     elif force:
         raise UsageError("--force is for the snapshot of a checkout")
     else:

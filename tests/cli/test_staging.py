@@ -325,3 +325,17 @@ def test_what_is_refused(program: Program, arguments: tuple[str, ...], code: int
         program.run("--project", "other", "snapshot", "whole", "animals")
     program.run(*arguments, code=code)
     assert not list(program.folder.glob(".[!w]*.artifactmount"))
+
+
+# -- what cannot be written down -------------------------------------------------------------------------------------------------------
+def test_a_version_that_is_made_is_no_refusal_where_the_record_cannot_be_written(program: Program) -> None:
+    program.quick = False
+    program.run("snapshot", write(program.folder / "animals", {b"a": File(b"a")}), "animals")
+    program.run("checkout", "--copy", "animals", "work")
+    (program.folder / "work/new").write_bytes(b"new")
+    (program.folder / ".work.artifactmount/checkout.json.new").mkdir()
+    ran = program.run("snapshot", "work")
+    assert ran.out.startswith("animals:v1 ") and "animals:v1 is made, but that cannot be written down" in ran.err
+    (program.folder / ".work.artifactmount/checkout.json.new").rmdir()
+    assert program.run("snapshot", "work").out == "animals:v1  unchanged\n"
+    assert program.run("status", "work").out == ""
