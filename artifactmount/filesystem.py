@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from fsspec.config import apply_config
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from artifactmount.api.opened import Opened
@@ -39,12 +40,16 @@ from artifactmount.pieces import Pieces
 from artifactmount.project import Project, absolute
 from artifactmount.reference import Referent
 from artifactmount.rows import DEPTH_LIMIT, Kind, path_of
-from artifactmount.settings import Settings
+from artifactmount.settings import Settings, key_path, named
 from artifactmount.state import State, Version
 from artifactmount.vectored import Slice, VectoredReader
 
 _VERSIONS = 64  # manifests that are kept open
 _BLOCK = 1 << 20  # bytes that an open file reads ahead
+#: What fsspec itself takes, of any file system.
+_OPTIONS_OF_FSSPEC = frozenset(
+    ("add_aliases", "add_docs", "asynchronous", "listings_expiry_time", "loop", "max_paths", "skip_instance_cache", "use_listings_cache")
+)
 
 Entry = dict[str, Any]
 
@@ -112,12 +117,38 @@ class _File:
 _abandoned: list[_Process] = []  # a parent's, in a forked child: letting go of them would close what is the parent's
 
 
-class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
+def _resolved(
+    project: str | None = None, cache: str | None = None, cache_size: str | None = None, key_file: str | None = None, **options: Any
+) -> dict[str, Any]:
+    """The options of a file system as they mean the same in any working directory and environment. Raises TypeError for one that nobody
+    knows: a `projekt` must not mean the configured project."""
+    if unknown := sorted(options.keys() - _OPTIONS_OF_FSSPEC):
+        raise TypeError(f"artifactmount:// knows no option {unknown[0]!r}; it knows project, cache, cache_size, key_file")
+    with _explained():
+        settings = Settings(project, cache)
+        size = cache_size or os.environ.get("ARTIFACTMOUNT_CACHE_SIZE")
+        key = os.environ.get("ARTIFACTMOUNT_KEY_FILE") if key_file is None else named(key_file, "key_file")
+        found = {"project": absolute(settings.url), "cache": settings.cache_path, "cache_size": size, "key_file": key and key_path(key)}
+    return options | {name: value for name, value in found.items() if value}
+
+
+class _Resolving(type(AbstractFileSystem)):  # type: ignore[misc]
+    """fsspec keeps file systems by their options, and pickles those: what is not among them, as it is configured, would be another project
+    where the configuration is another. So the options are resolved before fsspec sees them."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        names = ("project", "cache", "cache_size", "key_file")
+        given = apply_config(cls, options) | dict(zip(names, args, strict=False))
+        return super().__call__(*args[len(names) :], **_resolved(**given))
+
+
+class ArtifactFileSystem(AbstractFileSystem, metaclass=_Resolving):  # type: ignore[misc]
     """Every version of every artifact of a project, to be read.
 
     `project`: `s3://bucket/prefix` or a folder, else the configured one, as on the command line. `cache`: a folder; `cache_size`: such as
     "20G"; `key_file`: of an encrypted project. Errors are OSErrors: FileNotFoundError where nothing is, PermissionError where the store
-    denies it. It can be pickled, used by several threads, and in a forked process, which opens the project anew.
+    denies it. It can be pickled, used by several threads, and in a forked process, which opens the project anew. What is configured is
+    looked up once, when it is made: it stays with that project wherever it goes.
     """
 
     protocol = "artifactmount"
@@ -131,8 +162,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        with _explained():  # another working directory must not make another project of it
-            self._settings = Settings(absolute(project) if project else project, cache, cache_size, key_file)
+        self._settings = Settings(project, cache, cache_size, key_file)
         self._process = _Process(self._settings)
 
     @property

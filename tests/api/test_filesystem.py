@@ -328,3 +328,60 @@ def test_it_is_found_by_its_name(run: am.Run, files: ArtifactFileSystem) -> None
     again = pickle.loads(pickle.dumps(opened()))  # noqa: S301 - our own
     assert isinstance(again, ArtifactFileSystem) and again.exists("animals:best/labels.csv")
     assert fsspec.filesystem("artifactmount", project="/a", skip_instance_cache=True) != fsspec.filesystem("artifactmount", project="/b")
+
+
+# -- which project -----------------------------------------------------------------------------------------------------------------------
+def make_projects(folder: Path) -> None:
+    """The same artifact, in project `a` and in project `b`, with content that says which."""
+    for name in ("a", "b"):
+        with am.init(project=str(folder / name)) as run:
+            run.log_artifact(draft({"which": name.encode()}))
+
+
+def read_which() -> bytes:
+    """What the inherited file system reads, where another project is configured meanwhile."""
+    os.environ["ARTIFACTMOUNT_PROJECT"] = os.environ["ARTIFACTMOUNT_PROJECT"][:-1] + "b"
+    content: bytes = globals()["_inherited"].cat_file("animals:v0/which")
+    return content
+
+
+def test_it_stays_with_its_project(run: am.Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del run
+    make_projects(home)
+    (home / "in").mkdir()
+    monkeypatch.setenv("ARTIFACTMOUNT_PROJECT", str(home / "a"))
+    configured = opened()
+    with monkeypatch.context() as there:
+        there.chdir(home)
+        relative = fsspec.filesystem("artifactmount", project="a", skip_instance_cache=True)
+    pickled = [pickle.dumps(each) for each in (configured, relative)]
+    monkeypatch.setenv("ARTIFACTMOUNT_PROJECT", str(home / "b"))
+    monkeypatch.chdir(home / "in")
+    for files in (configured, relative, *map(pickle.loads, pickled)):
+        assert files.cat_file("animals:v0/which") == b"a"
+    assert configured == relative != opened()
+
+
+def test_a_forked_process_stays_with_the_project(run: am.Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del run
+    make_projects(home)
+    monkeypatch.setenv("ARTIFACTMOUNT_PROJECT", str(home / "a"))
+    monkeypatch.setattr("tests.api.test_filesystem._inherited", opened(), raising=False)
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        assert pool.submit(read_which).result() == b"a"
+
+
+def test_another_configured_project_is_another_file_system(run: am.Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del run
+    make_projects(home)
+    for name in ("a", "b"):
+        monkeypatch.setenv("ARTIFACTMOUNT_PROJECT", str(home / name))
+        with fsspec.open("artifactmount://animals:v0/which") as file:
+            assert file.read() == name.encode()
+        assert fsspec.filesystem("artifactmount") is fsspec.filesystem("artifactmount", project=str(home / name))
+
+
+def test_an_option_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(TypeError, match="no option 'projekt'"):
+        fsspec.filesystem("artifactmount", projekt="/a")
+    assert fsspec.filesystem("artifactmount", project="/a", use_listings_cache=False)
