@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
+from weakref import WeakSet
 
 from fsspec.config import apply_config
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
@@ -71,6 +72,8 @@ class _Process:
         self._opened = Opened(settings, create=False)
         self._kept: OrderedDict[tuple[str, int], Stored] = OrderedDict()
         self._lock = threading.Lock()
+        with _processes_lock:
+            _processes.add(self)
 
     @property
     def project(self) -> Project:
@@ -114,7 +117,26 @@ class _File:
     pieces: Pieces
 
 
+_processes: WeakSet[_Process] = WeakSet()
+_processes_lock = threading.Lock()
 _abandoned: list[_Process] = []  # a parent's, in a forked child: letting go of them would close what is the parent's
+
+
+def _before_fork() -> None:
+    """Hold on to all: fsspec empties its cache of file systems in the child, and closing there what was in use here may wait for a lock
+    that a thread held, which does not exist in the child."""
+    _processes_lock.acquire()
+    _abandoned.extend(process for process in _processes if process.pid == os.getpid())
+
+
+def _after_in_parent() -> None:
+    held = _abandoned.copy()
+    _abandoned.clear()
+    _abandoned.extend(process for process in held if process.pid != os.getpid())
+    _processes_lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_processes_lock.release)
 
 
 def _resolved(
@@ -168,7 +190,6 @@ class ArtifactFileSystem(AbstractFileSystem, metaclass=_Resolving):  # type: ign
     @property
     def _here(self) -> _Process:
         if self._process.pid != os.getpid():
-            _abandoned.append(self._process)
             self._process = _Process(self._settings)
         return self._process
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import random
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -308,6 +311,37 @@ def test_a_forked_process_goes_on_with_what_it_was_given(anywhere: Path) -> None
             assert pool.submit(read_inherited).result() == (_FILES, _LARGE[4:])
     assert read_all(files) == _FILES and file.read() == _LARGE[4:]
     file.close()
+
+
+def test_a_fork_does_not_wait_for_a_lock_of_its_parent(run: am.Run, files: ArtifactFileSystem) -> None:
+    """Neither where fsspec lets go of its file systems, nor where the child ends."""
+    del files
+    kept = fsspec.filesystem("artifactmount", project=run._opened.url)
+    assert kept.cat_file("animals:v0/cats/1.png") == b"one"
+    lock, held, done = kept._here.project.cache._segments._reading, threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    del kept
+    try:
+        child = get_context("fork").Process(target=gc.collect)
+        child.start()
+        child.join(20)
+        ended = child.exitcode
+        if ended is None:
+            os.kill(child.pid or 0, signal.SIGKILL)
+            child.join()
+        assert ended == 0
+    finally:
+        done.set()
+        holder.join()
+        ArtifactFileSystem.clear_instance_cache()
 
 
 def read_inherited() -> tuple[dict[str, bytes], bytes]:
