@@ -144,7 +144,8 @@ def _resolved(
 ) -> dict[str, Any]:
     """The options of a file system as they mean the same in any working directory and environment. Raises TypeError for one that nobody
     knows: a `projekt` must not mean the configured project."""
-    if unknown := sorted(options.keys() - _OPTIONS_OF_FSSPEC):
+    # A dict is what fsspec's callers hand on for another protocol, by its name: datasets gives each file system that of the Hub.
+    if unknown := sorted(name for name, value in options.items() if name not in _OPTIONS_OF_FSSPEC and not isinstance(value, dict)):
         raise TypeError(f"artifactmount:// knows no option {unknown[0]!r}; it knows project, cache, cache_size, key_file")
     with _explained():
         settings = Settings(project, cache)
@@ -159,6 +160,8 @@ class _Resolving(type(AbstractFileSystem)):  # type: ignore[misc]
     where the configuration is another. So the options are resolved before fsspec sees them."""
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
+        if cls.__init__ is not ArtifactFileSystem.__init__:  # a subclass has options of its own, and says itself what they mean
+            return super().__call__(*args, **options)
         names = ("project", "cache", "cache_size", "key_file")
         given = apply_config(cls, options) | dict(zip(names, args, strict=False))
         return super().__call__(*args[len(names) :], **_resolved(**given))
