@@ -160,7 +160,7 @@ class _Resolving(type(AbstractFileSystem)):  # type: ignore[misc]
     where the configuration is another. So the options are resolved before fsspec sees them."""
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
-        if cls.__init__ is not ArtifactFileSystem.__init__:  # a subclass has options of its own, and says itself what they mean
+        if cls is not ArtifactFileSystem:  # a subclass has options of its own, and says itself what they mean
             return super().__call__(*args, **options)
         names = ("project", "cache", "cache_size", "key_file")
         given = apply_config(cls, options) | dict(zip(names, args, strict=False))
