@@ -18,7 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
+from weakref import WeakSet
 
+from fsspec.config import apply_config
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from artifactmount.api.opened import Opened
@@ -39,12 +41,16 @@ from artifactmount.pieces import Pieces
 from artifactmount.project import Project, absolute
 from artifactmount.reference import Referent
 from artifactmount.rows import DEPTH_LIMIT, Kind, path_of
-from artifactmount.settings import Settings
+from artifactmount.settings import Settings, key_path, named
 from artifactmount.state import State, Version
 from artifactmount.vectored import Slice, VectoredReader
 
 _VERSIONS = 64  # manifests that are kept open
 _BLOCK = 1 << 20  # bytes that an open file reads ahead
+#: What fsspec itself takes, of any file system.
+_OPTIONS_OF_FSSPEC = frozenset(
+    ("add_aliases", "add_docs", "asynchronous", "listings_expiry_time", "loop", "max_paths", "skip_instance_cache", "use_listings_cache")
+)
 
 Entry = dict[str, Any]
 
@@ -66,6 +72,8 @@ class _Process:
         self._opened = Opened(settings, create=False)
         self._kept: OrderedDict[tuple[str, int], Stored] = OrderedDict()
         self._lock = threading.Lock()
+        with _processes_lock:
+            _processes.add(self)
 
     @property
     def project(self) -> Project:
@@ -109,15 +117,63 @@ class _File:
     pieces: Pieces
 
 
+_processes: WeakSet[_Process] = WeakSet()
+_processes_lock = threading.Lock()
 _abandoned: list[_Process] = []  # a parent's, in a forked child: letting go of them would close what is the parent's
 
 
-class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
+def _before_fork() -> None:
+    """Hold on to all: fsspec empties its cache of file systems in the child, and closing there what was in use here may wait for a lock
+    that a thread held, which does not exist in the child."""
+    _processes_lock.acquire()
+    _abandoned.extend(process for process in _processes if process.pid == os.getpid())
+
+
+def _after_in_parent() -> None:
+    held = _abandoned.copy()
+    _abandoned.clear()
+    _abandoned.extend(process for process in held if process.pid != os.getpid())
+    _processes_lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_processes_lock.release)
+
+
+def _resolved(
+    project: str | None = None, cache: str | None = None, cache_size: str | None = None, key_file: str | None = None, **options: Any
+) -> dict[str, Any]:
+    """The options of a file system as they mean the same in any working directory and environment. Raises TypeError for one that nobody
+    knows: a `projekt` must not mean the configured project."""
+    # A dict is what fsspec's callers hand on for another protocol, by its name: datasets gives each file system that of the Hub.
+    if unknown := sorted(name for name, value in options.items() if name not in _OPTIONS_OF_FSSPEC and not isinstance(value, dict)):
+        raise TypeError(f"artifactmount:// knows no option {unknown[0]!r}; it knows project, cache, cache_size, key_file")
+    with _explained():
+        settings = Settings(project, cache)
+        size = cache_size or os.environ.get("ARTIFACTMOUNT_CACHE_SIZE")
+        key = os.environ.get("ARTIFACTMOUNT_KEY_FILE") if key_file is None else named(key_file, "key_file")
+        found = {"project": absolute(settings.url), "cache": settings.cache_path, "cache_size": size, "key_file": key and key_path(key)}
+    return options | {name: value for name, value in found.items() if value}
+
+
+class _Resolving(type(AbstractFileSystem)):  # type: ignore[misc]
+    """fsspec keeps file systems by their options, and pickles those: what is not among them, as it is configured, would be another project
+    where the configuration is another. So the options are resolved before fsspec sees them."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        if cls is not ArtifactFileSystem:  # a subclass has options of its own, and says itself what they mean
+            return super().__call__(*args, **options)
+        names = ("project", "cache", "cache_size", "key_file")
+        given = apply_config(cls, options) | dict(zip(names, args, strict=False))
+        return super().__call__(*args[len(names) :], **_resolved(**given))
+
+
+class ArtifactFileSystem(AbstractFileSystem, metaclass=_Resolving):  # type: ignore[misc]
     """Every version of every artifact of a project, to be read.
 
     `project`: `s3://bucket/prefix` or a folder, else the configured one, as on the command line. `cache`: a folder; `cache_size`: such as
     "20G"; `key_file`: of an encrypted project. Errors are OSErrors: FileNotFoundError where nothing is, PermissionError where the store
-    denies it. It can be pickled, used by several threads, and in a forked process, which opens the project anew.
+    denies it. It can be pickled, used by several threads, and in a forked process, which opens the project anew. What is configured is
+    looked up once, when it is made: it stays with that project wherever it goes.
     """
 
     protocol = "artifactmount"
@@ -131,14 +187,12 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        with _explained():  # another working directory must not make another project of it
-            self._settings = Settings(absolute(project) if project else project, cache, cache_size, key_file)
+        self._settings = Settings(project, cache, cache_size, key_file)
         self._process = _Process(self._settings)
 
     @property
     def _here(self) -> _Process:
         if self._process.pid != os.getpid():
-            _abandoned.append(self._process)
             self._process = _Process(self._settings)
         return self._process
 

@@ -152,13 +152,17 @@ class _Prefetch:
         stretch = self._fetcher.stretch([piece.ref for piece in group], self._state)
         contents = [(piece.ref.digest, self._fetcher.take(stretch, piece.ref, self._state, piece.run)) for piece in group]
         self._project.cache.put_chunks(contents)
-        if not self._fetcher.has(contents[0][0]):
-            raise RefusedError(
-                f"the cache {self._project.cache.path} does not keep what is fetched; is its disk full, or its size too small?"
-            )
+        self._check_kept(all(self._fetcher.has(digest) for digest, _ in contents))
         done = sum(len(content) for _, content in contents)
         self._progress.advance(done, 0)
         return done
+
+    def _check_kept(self, kept: bool) -> None:
+        """Raises RefusedError: the cache only warns where it has no room, and what is not kept is fetched again by who reads."""
+        if not kept:
+            raise RefusedError(
+                f"the cache {self._project.cache.path} does not keep what is fetched; is its disk full, or its size too small?"
+            )
 
     # -- what references lead to ---------------------------------------------------------------------------------------------------
     def fetch_blocks(self, allow_missing: bool) -> None:
@@ -185,5 +189,6 @@ class _Prefetch:
             self.held += min(file.start(number + 1), file.size) - file.start(number)
         else:
             done = len(file.fetch(number))
+            self._check_kept(file.has(number))
         self._progress.advance(done, 0)
         return done

@@ -86,14 +86,16 @@ class Settings:
         self, *, create: bool = False, keyring: Keyring | None = None, protect: NewKey | None = None, label: str = ""
     ) -> Iterator[Project]:
         """The project. `create`: make it when the place is empty; encrypted, if there is a key to `protect` it, with a label."""
+        process = os.getpid()
         store = open_store(self.url)
         cache = Cache(self.cache_path, self.budget)
         try:
             keyring = keyring or self.keyring
             yield Project(store, cache, self.state_directory, create=create, keyring=keyring, protect=protect, label=label)
         finally:
-            cache.close()
-            store.close()
+            if os.getpid() == process:  # a forked child that ends must not close its parent's, nor wait for locks of its parent's threads
+                cache.close()
+                store.close()
 
     @contextmanager
     def sources(self) -> Iterator[Sources]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import random
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -147,10 +150,11 @@ def test_small_files_are_not_fetched_one_by_one(anywhere: Path) -> None:
         files.info("animals:v0/000")
         asked = count_requests(files)
         assert [files.cat_file(path) for path in paths] == list(contents.values())
-        assert len(asked) == (100 if files._here.project.url[0] == "/" else requests)
+        in_place = files._here.project.url[0] == "/"  # then each piece is read where it lies, and nothing is kept
+        assert len(asked) == (100 if in_place else requests)
         asked.clear()
         assert files.cat_ranges(paths, 0, None) == list(contents.values())
-        assert cache is None or len(asked) in (1, 100)
+        assert len(asked) == (100 if in_place else 0 if cache is None else 1)
 
 
 def count_requests(files: ArtifactFileSystem) -> list[int]:
@@ -310,6 +314,37 @@ def test_a_forked_process_goes_on_with_what_it_was_given(anywhere: Path) -> None
     file.close()
 
 
+def test_a_fork_does_not_wait_for_a_lock_of_its_parent(run: am.Run, files: ArtifactFileSystem) -> None:
+    """Neither where fsspec lets go of its file systems, nor where the child ends."""
+    del files
+    kept = fsspec.filesystem("artifactmount", project=run._opened.url)
+    assert kept.cat_file("animals:v0/cats/1.png") == b"one"
+    lock, held, done = kept._here.project.cache._segments._reading, threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    del kept
+    try:
+        child = get_context("fork").Process(target=gc.collect)
+        child.start()
+        child.join(20)
+        ended = child.exitcode
+        if ended is None:
+            os.kill(child.pid or 0, signal.SIGKILL)
+            child.join()
+        assert ended == 0
+    finally:
+        done.set()
+        holder.join()
+        ArtifactFileSystem.clear_instance_cache()
+
+
 def read_inherited() -> tuple[dict[str, bytes], bytes]:
     """What the parent left open, read in the child."""
     files, file = globals()["_inherited"]
@@ -328,3 +363,60 @@ def test_it_is_found_by_its_name(run: am.Run, files: ArtifactFileSystem) -> None
     again = pickle.loads(pickle.dumps(opened()))  # noqa: S301 - our own
     assert isinstance(again, ArtifactFileSystem) and again.exists("animals:best/labels.csv")
     assert fsspec.filesystem("artifactmount", project="/a", skip_instance_cache=True) != fsspec.filesystem("artifactmount", project="/b")
+
+
+# -- which project -----------------------------------------------------------------------------------------------------------------------
+def make_projects(folder: Path) -> None:
+    """The same artifact, in project `a` and in project `b`, with content that says which."""
+    for name in ("a", "b"):
+        with am.init(project=str(folder / name)) as run:
+            run.log_artifact(draft({"which": name.encode()}))
+
+
+def read_which() -> bytes:
+    """What the inherited file system reads, where another project is configured meanwhile."""
+    os.environ["ARTIFACTMOUNT_PROJECT"] = os.environ["ARTIFACTMOUNT_PROJECT"][:-1] + "b"
+    content: bytes = globals()["_inherited"].cat_file("animals:v0/which")
+    return content
+
+
+def test_it_stays_with_its_project(run: am.Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del run
+    make_projects(home)
+    (home / "in").mkdir()
+    monkeypatch.setenv("ARTIFACTMOUNT_PROJECT", str(home / "a"))
+    configured = opened()
+    with monkeypatch.context() as there:
+        there.chdir(home)
+        relative = fsspec.filesystem("artifactmount", project="a", skip_instance_cache=True)
+    pickled = [pickle.dumps(each) for each in (configured, relative)]
+    monkeypatch.setenv("ARTIFACTMOUNT_PROJECT", str(home / "b"))
+    monkeypatch.chdir(home / "in")
+    for files in (configured, relative, *map(pickle.loads, pickled)):
+        assert files.cat_file("animals:v0/which") == b"a"
+    assert configured == relative != opened()
+
+
+def test_a_forked_process_stays_with_the_project(run: am.Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del run
+    make_projects(home)
+    monkeypatch.setenv("ARTIFACTMOUNT_PROJECT", str(home / "a"))
+    monkeypatch.setattr("tests.api.test_filesystem._inherited", opened(), raising=False)
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        assert pool.submit(read_which).result() == b"a"
+
+
+def test_another_configured_project_is_another_file_system(run: am.Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del run
+    make_projects(home)
+    for name in ("a", "b"):
+        monkeypatch.setenv("ARTIFACTMOUNT_PROJECT", str(home / name))
+        with fsspec.open("artifactmount://animals:v0/which") as file:
+            assert file.read() == name.encode()
+        assert fsspec.filesystem("artifactmount") is fsspec.filesystem("artifactmount", project=str(home / name))
+
+
+def test_an_option_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(TypeError, match="no option 'projekt'"):
+        fsspec.filesystem("artifactmount", projekt="/a")
+    assert fsspec.filesystem("artifactmount", project="/a", use_listings_cache=False)

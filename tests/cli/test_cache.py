@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -76,6 +79,24 @@ def test_a_disk_without_room_is_said(bucket: Program) -> None:
     (cache / "segments").rmdir()
     (cache / "segments").write_bytes(b"")  # nothing can be written there
     assert "does not keep what is fetched" in bucket.run("prefetch", "animals", code=4).err.splitlines()[-1]
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """As a disk that fills up: no file of this process grows beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_midway_is_said(bucket: Program) -> None:
+    with no_file_beyond(4 * MEBI):  # the first chunks are kept
+        assert "does not keep what is fetched" in bucket.run("prefetch", "animals", code=4).err.splitlines()[-1]
+    done = bucket.run("prefetch", "animals", "--json").json  # and it goes on from there
+    assert 0 < done["fetched"] < ALL and done["held"] > 0
 
 
 def test_references(bucket: Program, tmp_path: Path) -> None:
