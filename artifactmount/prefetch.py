@@ -5,9 +5,10 @@ What the cache holds already is not fetched again, so an interrupted one goes on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 from artifactmount.blocks import Blocks, ReferencedFile
 from artifactmount.download import rows_of
@@ -26,6 +27,7 @@ from artifactmount.state import State, Version
 _BATCH_BYTES = 64 << 20
 _BATCH_PIECES = 1 << 16
 _PARALLEL = 8
+_PASSES = 3
 #: The cache evicts a sixteenth of its budget at a time, so it may not be fuller than this when all is there.
 _SHARE = 16
 
@@ -97,12 +99,15 @@ class _Prefetch:
         return (row for rows in rows_of(self._table, self._reference) for row in rows if self._table.kind(row) is kind)
 
     def _pieces(self) -> Iterator[_Piece]:
-        """The chunks of all files, as often as they are named."""
+        """The chunks of all files, each once. What was seen is remembered: 100 bytes a chunk, for no more than the cache can hold."""
+        seen: set[bytes] = set()
         for row in self._rows(Kind.FILE):
             origin, at = self._table.origin(row)
             run = self._runs[origin]
             for ref in run.chunks(at):
-                yield _Piece(ref, run.digest)
+                if ref.digest not in seen:
+                    seen.add(ref.digest)
+                    yield _Piece(ref, run.digest)
 
     def _referenced(self) -> Iterator[tuple[int, ReferencedFile]]:
         for row in self._rows(Kind.REFERENCE):
@@ -111,42 +116,63 @@ class _Prefetch:
 
     def check_room(self) -> None:
         """Say how much there is to do. Raises RefusedError when it is more than the cache keeps."""
-        files = 0 if self.in_place else sum(self._table.size(row) for row in self._rows(Kind.FILE))
-        wanted = files + sum(file.size for _, file in self._referenced())
-        budget = self._project.cache.budget
-        if wanted > budget - budget // _SHARE:
-            raise RefusedError(
-                f"{self._reference} takes {wanted:,} bytes, and the cache keeps {budget:,}; nothing was fetched; "
-                "prefetch a part of it, or give the cache more (--cache-size)"
-            )
+        budget, wanted = self._project.cache.budget, 0
+        room = budget - budget // _SHARE
+        content = () if self.in_place else (piece.ref.place.plain for piece in self._pieces())
+        for size in chain(content, (file.size for _, file in self._referenced() if file.referent.checked)):
+            wanted += size
+            if wanted > room:  # which bounds what is remembered, too
+                raise RefusedError(
+                    f"{self._reference} takes more than the cache keeps ({room:,} of its {budget:,} bytes); nothing was fetched; "
+                    "prefetch a part of it, or give the cache more (--cache-size)"
+                )
         self._progress.begin("prefetching", wanted, 0)
 
     # -- chunks --------------------------------------------------------------------------------------------------------------------
     def fetch_chunks(self) -> None:
-        """Fetch what the cache does not hold, a batch of stretches of packs at a time."""
+        """Fetch what the cache does not hold, a batch of stretches of packs at a time; and again what went while others came."""
         if self.in_place:
             return
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            for batch in self._missing():
-                for done in pool.map(self._fetch, stretches(batch, lambda piece: piece.ref)):
-                    self.fetched += done
+            self._pass(pool, self._holds)
+            for _ in range(_PASSES):
+                if not self._pass(pool, self._fetcher.has):
+                    return
+        raise RefusedError(
+            f"the cache {self._project.cache.path} drops what was fetched while the rest comes: others fill it, too, or it is too small "
+            "(--cache-size)"
+        )
 
-    def _missing(self) -> Iterator[list[_Piece]]:
-        """Chunks that the cache does not hold, each once, in batches; what an earlier batch brought is held by then."""
-        batch: dict[bytes, _Piece] = {}
+    def _pass(self, pool: ThreadPoolExecutor, holds: Callable[[bytes], bool]) -> bool:
+        """Fetch what the cache does not hold; whether there was anything."""
+        before = self.fetched
+        for batch in self._missing(holds):
+            for done in pool.map(self._fetch, stretches(batch, lambda piece: piece.ref)):
+                self.fetched += done
+        return self.fetched != before
+
+    def _holds(self, digest: bytes) -> bool:
+        """Read it: so it is known to be right, and its segment is not the next to be evicted."""
+        content = self._fetcher.cached(digest)
+        if content is None:
+            return False
+        self.held += len(content)
+        self._progress.advance(len(content), 0)
+        return True
+
+    def _missing(self, holds: Callable[[bytes], bool]) -> Iterator[list[_Piece]]:
+        """Chunks that the cache does not hold, in batches."""
+        batch: list[_Piece] = []
         size = 0
         for piece in self._pieces():
-            plain = piece.ref.place.plain
-            if piece.ref.digest in batch or self._fetcher.has(piece.ref.digest):
-                self.held += plain
-                self._progress.advance(plain, 0)
+            if holds(piece.ref.digest):
                 continue
-            batch[piece.ref.digest] = piece
-            size += plain
+            batch.append(piece)
+            size += piece.ref.place.plain
             if size >= _BATCH_BYTES or len(batch) >= _BATCH_PIECES:
-                yield list(batch.values())
-                batch, size = {}, 0
-        yield list(batch.values())
+                yield batch
+                batch, size = [], 0
+        yield batch
 
     def _fetch(self, group: list[_Piece]) -> int:
         stretch = self._fetcher.stretch([piece.ref for piece in group], self._state)
@@ -184,11 +210,12 @@ class _Prefetch:
         self._progress.end()
 
     def _block(self, file: ReferencedFile, number: int) -> int:
-        done = 0
-        if file.has(number):
-            self.held += min(file.start(number + 1), file.size) - file.start(number)
+        content, done = file.cached(number), 0
+        if content is not None:
+            self.held += len(content)
         else:
-            done = len(file.fetch(number))
+            content = file.fetch(number)
+            done = len(content)
             self._check_kept(file.has(number))
-        self._progress.advance(done, 0)
+        self._progress.advance(len(content), 0)
         return done

@@ -69,6 +69,10 @@ class Cache:
         """Whether a chunk is likely here (it is verified only when it is read)."""
         return self.index.get("chunks", digest) is not None
 
+    def chunk_digests(self) -> set[bytes]:
+        """All chunks that are likely here: 100 bytes of memory for each."""
+        return self.index.keys("chunks")
+
     def put_chunks(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Keep these verified chunks (digest, plain bytes). Where there is no room, they are not kept, and one warning says so."""
         try:

@@ -121,6 +121,10 @@ class Environment:
         """Everything whose key begins with `prefix`, in order."""
         return self._read(lambda txn: list(_scan(txn, self._tables[table], prefix)), [])
 
+    def keys(self, table: str) -> set[bytes]:
+        """All keys of a table."""
+        return self._read(lambda txn: set(txn.cursor(db=self._tables[table]).iternext(values=False)), set())
+
     def put_many(self, table: str, items: Iterable[tuple[bytes, bytes]], *, overwrite: bool = True) -> bool:
         """Put values, all or none; False (and `failure`) when it could not be done."""
 

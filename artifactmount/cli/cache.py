@@ -21,41 +21,39 @@ from artifactmount.project import Project
 def cache(settings: Settings, clear: bool, as_json: bool) -> None:
     """Show what the cache holds, or clear it.
 
-    Content by artifact of the project, as far as this machine knows them, each chunk once an artifact; content of other projects is in the
-    sum only. A project in a folder has no content here: its packs are read where they lie.
+    Then, where the project answers, its content by artifact, each chunk once an artifact; content of other projects is in the sum only.
+    A project in a folder has no content here: its packs are read where they lie.
     """
     with closing(Cache(settings.cache_path, settings.budget)) as kept:
         if clear:
             kept.clear()
-        used = kept.usage()
-    held = {} if clear else _held(settings)
+        used, held = kept.usage(), kept.chunk_digests()
+    if not as_json:
+        print(f"{plain(kept.path)}: {size(used.chunks)} of {size(used.budget)}, and {size(used.files)} of manifests", flush=True)
+    whose = _whose(settings, held) if held else {}
     if as_json:
-        by_artifact = [{"artifact": name, "held": amount} for name, amount in held.items()]
+        by_artifact = [{"artifact": name, "held": amount} for name, amount in whose.items()]
         facts = {"path": kept.path, "budget": used.budget, "content": used.chunks, "manifests": used.files}
         print_json(facts | {"artifacts": by_artifact})
-        return
-    if held:
-        table([("artifact", "held"), *((name, size(amount)) for name, amount in held.items())], right=(1,))
-    print(f"{plain(kept.path)}: {size(used.chunks)} of {size(used.budget)}, and {size(used.files)} of manifests")
+    elif whose:
+        table([("artifact", "held"), *((name, size(amount)) for name, amount in whose.items())], right=(1,))
 
 
-def _held(settings: Settings) -> dict[str, int]:
+def _whose(settings: Settings, held: set[bytes]) -> dict[str, int]:
     """Bytes of content by artifact. What the cache holds can be told without the project, but not whose it is."""
     try:
         with settings.open() as project:
-            return {name: amount for name in project.names() if (amount := _held_of(project, name))}
+            return {name: amount for name in sorted(project.pins.artifacts()) if (amount := _held_of(project, name, held))}
     except ArtifactError as error:
         print(f"artifactmount: whose content it is cannot be told: {plain(str(error))}", file=sys.stderr)
         return {}
 
 
-def _held_of(project: Project, name: str) -> int:
+def _held_of(project: Project, name: str, held: set[bytes]) -> int:
     state = project.known(name)
     if state is None:
         return 0
-    chunks: dict[bytes, int] = {}
+    found: dict[bytes, int] = {}
     for run in project.catalog(name).cached_runs(state):
-        for _, digest, _, _, _, plain_length in run.places():
-            if digest not in chunks:
-                chunks[digest] = plain_length if project.cache.has_chunk(digest) else 0
-    return sum(chunks.values())
+        found |= {digest: length for _, digest, _, _, _, length in run.places() if digest in held}
+    return sum(found.values())
