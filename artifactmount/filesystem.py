@@ -250,14 +250,30 @@ class ArtifactFileSystem(AbstractFileSystem, metaclass=_Resolving):  # type: ign
         rows = range(*table.span(table.key_of(row)))
         return [_listed_entry(stored, place.name(os.path.join(place.path, table.name(each))), each) for each in rows]
 
-    def find(self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **options: Any) -> Any:
-        """All files below a path, in order, of one version, whatever happens to an alias meanwhile; symlinks that lead to files too."""
+    def glob(self, path: str, maxdepth: int | None = None, **options: Any) -> Any:
+        """What a pattern matches; `*/latest/x` goes through aliases, as in a mount."""
+        return super().glob(path, maxdepth, aliases=True, **options)
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        aliases: bool = False,
+        **options: Any,
+    ) -> Any:
+        """All files below a path, in order, of one version, whatever happens to an alias meanwhile; symlinks that lead to files too. Of an
+        artifact or all of them each version once: not again by its aliases, or `du` and `get` would count and copy it as often."""
         if maxdepth is not None and maxdepth < 1:
             raise ValueError("maxdepth must be at least 1")
         with _explained(), suppress(NotFoundError, NotDirectoryError):  # below what is not there is nothing, as in any file system
             place = self._place(path)
             if not place.version:
-                return super().find(path, maxdepth, withdirs, detail, **options)
+                found = super().find(path, maxdepth, withdirs, detail=True, **options)
+                if not aliases:
+                    found = {name: entry for name, entry in found.items() if not _through_alias(name)}
+                return found if detail else sorted(found)
             found = {entry["name"]: entry for entry in self._found(place, maxdepth or DEPTH_LIMIT, withdirs)}
             return dict(sorted(found.items())) if detail else sorted(found)
         return {} if detail else []
@@ -413,6 +429,12 @@ def _time(version: Version) -> float:
 
 def _artifact(name: str, state: State) -> Entry:
     return {"name": name, "type": "directory", "size": 0, "mtime": max(map(_time, state.versions.values()))}
+
+
+def _through_alias(name: str) -> bool:
+    """Whether a listed name (ARTIFACT/VERSION/…) is that of an alias, or leads through one."""
+    _, slash, rest = name.strip("/").partition("/")
+    return bool(slash) and number_of(rest.partition("/")[0]) is None
 
 
 def _versions(name: str, state: State) -> list[Entry]:

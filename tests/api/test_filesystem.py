@@ -52,6 +52,8 @@ def test_names(run: am.Run, files: ArtifactFileSystem) -> None:
     assert files.find("animals:v0/cats", withdirs=True) == ["animals:v0/cats", "animals:v0/cats/1.png", "animals:v0/cats/2.png"]
     assert files.find("animals:v0/cats/1.png") == ["animals:v0/cats/1.png"]
     assert files.find("animals:v7") == files.find("animals:v0/none") == files.find("a b") == []
+    assert files.find("animals") == [f"animals/v0/{name}" for name in sorted(_FILES)] + ["animals/v1/cats/1.png"]
+    assert files.du("animals") == sum(map(len, _FILES.values())) + 3 and files.du("/wheels") == 1
     assert files.glob("animals:v0/*/*.png") == ["animals:v0/cats/1.png", "animals:v0/cats/2.png"]
     assert files.glob("*/*/cats/1.png") == [f"animals/{version}/cats/1.png" for version in ("best", "latest", "v0", "v1")]
     assert list(files.walk("animals:v0")) == [
