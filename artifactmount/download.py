@@ -31,7 +31,7 @@ from artifactmount.rows import Kind, child_key, is_executable, path_of, show_pat
 from artifactmount.run import ChunkRef, Run
 from artifactmount.sources.access import Access, Sources
 from artifactmount.state import State, Version
-from artifactmount.target import Part, Target
+from artifactmount.target import PartialFile, Target
 
 #: Work is done in batches of about so many bytes or files: the memory and the open files that a download takes.
 _BATCH_BYTES = 64 << 20
@@ -63,7 +63,7 @@ class _File:
     key: bytes
     name: bytes
     run: bytes
-    part: Part
+    part: PartialFile
     missing: int
     executable: bool
 
@@ -85,7 +85,7 @@ class _Referenced:
     key: bytes
     name: bytes
     referent: Referent
-    part: Part
+    part: PartialFile
     error: SourceError | None = None
 
 

@@ -153,12 +153,12 @@ class Target:
         status = os.fstatvfs(self._root)
         return status.f_bavail * status.f_frsize
 
-    def part(self, size: int, executable: bool) -> Part:
+    def part(self, size: int, executable: bool) -> PartialFile:
         """An unnamed file of `size` zeros to write into."""
         with _explained(self.path):
-            return Part(self._parts_folder(), size, executable)
+            return PartialFile(self._parts_folder(), size, executable)
 
-    def name_part(self, part: Part, key: bytes, name: bytes, mtime: int) -> None:
+    def name_part(self, part: PartialFile, key: bytes, name: bytes, mtime: int) -> None:
         """Give a whole file its time and name, in the place of a file or link if one is there."""
         with _explained(self._show(key)):
             os.utime(part.descriptor, ns=(mtime, mtime))
@@ -166,7 +166,7 @@ class Target:
             os.rename(part.name, name, src_dir_fd=self._parts_folder(), dst_dir_fd=self.folder(key))
 
 
-class Part:
+class PartialFile:
     """A file that is being written. Threads may write different pieces of it."""
 
     def __init__(self, folder: int, size: int, executable: bool) -> None:
