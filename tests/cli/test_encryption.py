@@ -163,10 +163,10 @@ def test_several_keys(program: Program) -> None:
     program.run("key", "remove", listed[0]["id"])
     assert "no key" in program.run("key", "remove", listed[0]["id"], code=3).err
     program.run("key", "remove", added["id"])
-    assert "does not open it" in program.run("ls", code=5).err
+    assert "does not open it" in program.run("ls", code=4).err
     del environment["ARTIFACTMOUNT_KEY_FILE"]
     environment["ARTIFACTMOUNT_PASSPHRASE"] = "correct horse"
-    assert "does not open it" in program.run("ls", code=5).err
+    assert "does not open it" in program.run("ls", code=4).err
     environment["ARTIFACTMOUNT_PASSPHRASE"] = "battery staple"
     (last,) = program.run("key", "list", "--json").json
     assert "last key" in program.run("key", "remove", last["id"], code=4).err
@@ -183,8 +183,8 @@ def test_a_wrong_key_and_none_write_nothing(program: Program, request: pytest.Fi
     commands = (["ls"], ["snapshot", folder, "animals"], ["key", "list"], ["key", "add", "--key-file", key], ["verify"], ["gc"], ["show"])
     for command in commands:
         for with_key, said in (([], "--key-file"), (["--key-file", wrong], "does not open it")):
-            assert said in program.run(*with_key, *command, code=5).err
-    assert "--key-file" in program.run("mount", program.home / "mnt", code=5).err
+            assert said in program.run(*with_key, *command, code=4).err
+    assert "--key-file" in program.run("mount", program.home / "mnt", code=4).err
     assert everything(program, request) == before
 
 
@@ -251,7 +251,7 @@ def configure(program: Program, **fields: str) -> None:
 def test_a_passphrase_is_asked_for_on_a_terminal(program: Program) -> None:
     assert "differ" in typed(program, "init", "--encrypt", says=["one", "other"], code=2)
     assert "created" in typed(program, "init", "--encrypt", says=["correct horse", "correct horse"])
-    assert "does not open it" in typed(program, "ls", says=["wrong"], code=5)
+    assert "does not open it" in typed(program, "ls", says=["wrong"], code=4)
     listed = typed(program, "key", "list", says=["correct horse"])
     assert "passphrase" in listed and "correct horse" not in listed  # what is typed is not shown
 
@@ -303,7 +303,7 @@ def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
     (folder / "file").write_bytes(MARK)
     assert program.snapshot(folder, "animals") == "v0"
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = second  # what is asked for is not taken from another key
-    assert "does not open it" in program.run("ls", code=5).err
+    assert "does not open it" in program.run("ls", code=4).err
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = first.rpartition("/")[2]
     (listed,) = program.run("key", "list", "--json").json
     assert listed["kind"] == "kms"
@@ -312,7 +312,7 @@ def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
     assert "already" in program.run("init", "--encrypt", "--kms-key-id", "alias/first").out
     victim = program.elsewhere(program.home / "victim")  # who makes a project where an enemy has put his is not to use the enemy's
     victim.quick = True
-    assert "does not open it" in victim.run("init", "--encrypt", "--kms-key-id", "alias/second", code=5).err
+    assert "does not open it" in victim.run("init", "--encrypt", "--kms-key-id", "alias/second", code=4).err
     assert not list((victim.home / "home/state").rglob("project"))
     program.environment["ARTIFACTMOUNT_KMS_KEY_ID"] = "alias/first"
     assert "by its ARN" in program.run("ls", code=2).err
