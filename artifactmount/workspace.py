@@ -1,6 +1,6 @@
 """Checkouts made, put back after a reboot, and ended: writable folders of a version.
 
-Where it may be done, the kernel's overlay is laid over a mount of ours that nobody else sees, so that nothing is copied; or fuse-overlayfs;
+Where it may be done, the kernel's overlay is laid over a mount of ours that nobody else sees, so that nothing is copied;
 else the files are copied. Whatever is cut off is continued by the same command: the record comes first, and each step may be done again.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from artifactmount.checkout import COPY, FUSE_OVERLAY, OVERLAY, Checkout, CheckoutBasis, Lived, hidden_folder, locked, mark, read
+from artifactmount.checkout import COPY, OVERLAY, Checkout, CheckoutBasis, Lived, hidden_folder, locked, mark, read
 from artifactmount.daemon import Mount, start_asking
 from artifactmount.download import download
 from artifactmount.errors import ArtifactError, RefusedError, UsageError
@@ -96,7 +96,8 @@ class Workspace:
         checkout = Checkout(path, self._project.url, reference.artifact, COPY, lived, lived, state.latest, whole=False)
         _check_nothing_left(checkout)
         reasons = []
-        for method in () if copy else (OVERLAY, FUSE_OVERLAY):  # each only where the one before cannot be had
+        # Not fuse-overlayfs: of random changes some left an upper directory there (1.10) that does not tell what everybody sees.
+        for method in () if copy else (OVERLAY,):
             try:
                 _check_possible(method)
                 overlay = replace(checkout, method=method, whole=True)
@@ -287,8 +288,6 @@ def _check_possible(method: str) -> None:
     """Raises RefusedError saying why a method cannot be had here."""
     if method == OVERLAY and os.geteuid() != 0:
         raise RefusedError("only root may mount one")
-    if method == FUSE_OVERLAY and shutil.which("fuse-overlayfs") is None:
-        raise RefusedError("it is not installed")
 
 
 def _umask() -> int:

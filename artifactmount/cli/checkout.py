@@ -25,7 +25,7 @@ from artifactmount.workspace import Made, Workspace
 def checkout(settings: Settings, words: tuple[str, ...], copy: bool, remove: bool, force: bool, as_json: bool) -> None:
     """Make a writable folder of a version.
 
-    DIR must be absent or empty. Where an overlay can be mounted, as root or with fuse-overlayfs, nothing is copied; else all files are.
+    DIR must be absent or empty. Where an overlay can be mounted, which takes root, nothing is copied; else all files are.
     `artifactmount status DIR` shows what was changed, `artifactmount snapshot DIR` makes it the next version. After a reboot the same
     command, or `checkout DIR`, puts it back with all that was changed. Beside DIR lies .NAME.artifactmount, which belongs to it.
     """

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from artifactmount.cache import Cache
 from artifactmount.changes import Changes
-from artifactmount.checkout import FUSE_OVERLAY, OVERLAY, Checkout, CheckoutBasis, Lived, hidden_folder, mark
+from artifactmount.checkout import OVERLAY, Checkout, CheckoutBasis, Lived, hidden_folder, mark
 from artifactmount.content import ContentReader
 from artifactmount.manifest import Table
 from artifactmount.progress import Silent
@@ -35,10 +35,7 @@ from tests.fuse.mounts import Project, mounted, write
 
 pytestmark = [pytest.mark.needs_fuse, pytest.mark.needs_root]
 
-METHODS = [
-    OVERLAY,
-    pytest.param(FUSE_OVERLAY, marks=pytest.mark.skipif(shutil.which(FUSE_OVERLAY) is None, reason="fuse-overlayfs is not installed")),
-]
+METHODS = [OVERLAY]
 NAMES = ("a", "b", "c.x", "d")
 BASE = {"a/a": b"1", "a/b/a": b"2", "a/b/b": b"2", "b/d": b"3", "b/c.x/a": b"4", "c.x": b"5", "d/a/b/d": b"6"}
 FOLDERS = ("a", "a/b", "b", "b/c.x", "c", "d", "d/a", "d/a/b")
