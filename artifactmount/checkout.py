@@ -26,8 +26,8 @@ from artifactmount.staging import Staging
 from artifactmount.state import State
 
 FORMAT = 1
-OVERLAY, FUSE_OVERLAY, COPY = "overlay", "fuse-overlayfs", "copy"
-METHODS = (OVERLAY, FUSE_OVERLAY, COPY)
+OVERLAY, COPY = "overlay", "copy"
+METHODS = (OVERLAY, COPY)
 
 _RECORD = "checkout.json"
 _LIMIT = 65536  # bytes; a URL and a few numbers take 500
@@ -79,7 +79,7 @@ class Checkout:
     def mounted(self) -> bool:
         """Whether its overlay is in place. A copy needs none."""
         present = mount_at(self.path)
-        return self.method == COPY or (present is not None and present.kind in (OVERLAY, f"fuse.{FUSE_OVERLAY}"))
+        return self.method == COPY or (present is not None and present.kind == OVERLAY)
 
     def named(self, version: Lived) -> str:
         """A version of its artifact, for messages."""
@@ -143,9 +143,9 @@ class Checkout:
         self.check_there()
         if self.method == COPY:
             return Staging(self.path)
-        if self.method == OVERLAY and not _sees_marks(self.below("upper")):
+        if not _sees_marks(self.below("upper")):
             raise RefusedError(f"only root can tell what was removed from {self.path}: its overlay is the kernel's")
-        return UpperLayer(self.below("upper"), self.path, files=self.method == FUSE_OVERLAY)
+        return UpperLayer(self.below("upper"), self.path, files=False)
 
 
 class CheckoutBasis:

@@ -27,8 +27,6 @@ from artifactmount.status import status, trust
 #: What makes an upper directory say all by itself, as `layer` reads it; relative paths, as options know no way to write a comma or colon.
 _OPTIONS = "lowerdir=lower/{artifact}/v{number},upperdir=upper,workdir=work"
 _KERNEL_OPTIONS = ",redirect_dir=nofollow,metacopy=off,index=off,xino=off"
-#: Else what was written to a file that is open still is not in the upper directory; syncfs(2) starts writing it there, and does not wait.
-_FUSE_OPTIONS = ",writeback=0"
 _PROGRAM_SECONDS = 60  # for a mount or unmount, which takes milliseconds
 
 
@@ -95,18 +93,19 @@ class Workspace:
         lived = Lived(version.n, version.digest.hex())
         checkout = Checkout(path, self._project.url, reference.artifact, COPY, lived, lived, state.latest, whole=False)
         _check_nothing_left(checkout)
-        reasons = []
-        # Not fuse-overlayfs: of random changes some left an upper directory there (1.10) that does not tell what everybody sees.
-        for method in () if copy else (OVERLAY,):
+        why = ""
+        if not copy:
+            # Not fuse-overlayfs for who is not root: some random changes left an upper directory there (1.10) that does not tell the tree.
+            overlay = replace(checkout, method=OVERLAY, whole=True)
             try:
-                _check_possible(method)
-                overlay = replace(checkout, method=method, whole=True)
+                if os.geteuid() != 0:
+                    raise RefusedError("only root may mount one")
                 overlay.write()
                 self._mount(overlay)
                 return Made(overlay)
             except (ArtifactError, OSError) as error:
-                reasons.append(f"{method}: {error}")
-                self._unmount(replace(checkout, method=method))
+                why = f"{OVERLAY}: {error}"
+                self._unmount(overlay)
         shutil.rmtree(checkout.below("work"), ignore_errors=True)
         for name in ("lower", "upper"):  # both are empty, or somebody wrote there
             with suppress(FileNotFoundError):
@@ -119,7 +118,7 @@ class Workspace:
                 os.rmdir(path)
                 checkout.end()
             raise
-        return replace(made, why="; ".join(reasons))
+        return replace(made, why=why)
 
     def _copy(self, checkout: Checkout) -> Made:
         reference = Reference(checkout.artifact, f"v{checkout.base.number}")
@@ -165,8 +164,7 @@ class Workspace:
             _make_real(checkout.below(name))
         if not os.listdir(upper):  # else its mode is the user's
             os.chmod(upper, stat.S_IMODE(os.stat(checkout.path).st_mode))  # the overlay's top shows it in the place of the folder's own
-        if checkout.method == OVERLAY:
-            mark(upper)
+        mark(upper)
         if not self._lower_lives(checkout):
             lower = checkout.below("lower")
             mount = Mount(self._project.url, settings.cache_path, settings.budget, lower, settings.state_directory)
@@ -177,7 +175,7 @@ class Workspace:
         """Take away the overlay and the mount beneath, as far as they are there. Raises RefusedError when it is in use."""
         present = mount_at(checkout.path)
         if present is not None and checkout.mounted:
-            command = ["umount", "--", checkout.path] if present.kind == OVERLAY else ["fusermount3", "-u", "--", checkout.path]
+            command = ["umount", "--", checkout.path]
             done = _run(command)
             if done.returncode:
                 raise RefusedError(
@@ -216,10 +214,7 @@ class Workspace:
 def lay_over(checkout: Checkout) -> None:
     """Mount the overlay alone. Raises RefusedError with what was said against it."""
     options = _OPTIONS.format(artifact=checkout.artifact, number=checkout.lower.number)
-    if checkout.method == OVERLAY:
-        command = ["mount", "-t", "overlay", "-o", options + _KERNEL_OPTIONS, "artifactmount", checkout.path]
-    else:
-        command = ["fuse-overlayfs", "-o", options + _FUSE_OPTIONS, checkout.path]
+    command = ["mount", "-t", "overlay", "-o", options + _KERNEL_OPTIONS, "artifactmount", checkout.path]
     done = _run(command, checkout.folder)
     if done.returncode:
         raise RefusedError(" ".join((done.stderr or done.stdout).split()) or f"{command[0]} ended with {done.returncode}")
@@ -228,7 +223,7 @@ def lay_over(checkout: Checkout) -> None:
 def _run(command: list[str], folder: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program that mounts or unmounts. Raises RefusedError where it is missing, or does not end.
 
-    It gets none of our environment, where passphrases and keys of stores may be: fuse-overlayfs stays for as long as its mount does.
+    It gets none of our environment, where passphrases and keys of stores may be.
     """
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
@@ -282,12 +277,6 @@ def _make_real(path: str) -> None:
     except FileExistsError:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             raise RefusedError(f"{path} is no folder, but a link or file: refused; remove it") from None
-
-
-def _check_possible(method: str) -> None:
-    """Raises RefusedError saying why a method cannot be had here."""
-    if method == OVERLAY and os.geteuid() != 0:
-        raise RefusedError("only root may mount one")
 
 
 def _umask() -> int:

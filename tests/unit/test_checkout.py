@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from artifactmount.checkout import COPY, FUSE_OVERLAY, Checkout, Lived, find, locked, read
+from artifactmount.checkout import COPY, OVERLAY, Checkout, Lived, find, locked, read
 from artifactmount.errors import CorruptError, NeedsNewerError, NotFoundError, RefusedError
 from artifactmount.workspace import lay_over
 
@@ -43,22 +43,22 @@ def test_what_is_written_is_read(checkout: Checkout) -> None:
 
 
 def test_programs_that_mount_inherit_no_secrets(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "fuse-overlayfs"
+    program = tmp_path / "mount"
     program.write_text('#!/bin/sh\nexec env > "$PWD/seen"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("ARTIFACTMOUNT_PASSPHRASE", "secret")
-    lay_over(replace(checkout, method=FUSE_OVERLAY))
+    lay_over(replace(checkout, method=OVERLAY))
     seen = {line.split("=")[0] for line in Path(checkout.below("seen")).read_text().splitlines()}
     assert seen <= {"PATH", "LC_ALL", "PWD", "OLDPWD", "SHLVL", "_"}  # the last are the shell's own
     monkeypatch.setattr("artifactmount.workspace._PROGRAM_SECONDS", 0)
     program.write_text("#!/bin/sh\nread line < /dev/zero\n")
     with pytest.raises(RefusedError, match="did not end within"):
-        lay_over(replace(checkout, method=FUSE_OVERLAY))
+        lay_over(replace(checkout, method=OVERLAY))
     program.unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RefusedError, match="fuse-overlayfs is missing"):
-        lay_over(replace(checkout, method=FUSE_OVERLAY))
+    with pytest.raises(RefusedError, match="mount is missing"):
+        lay_over(replace(checkout, method=OVERLAY))
 
 
 def test_a_name_too_long_for_a_hidden_folder_beside_it_is_no_checkout(tmp_path: Path) -> None:
