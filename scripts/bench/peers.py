@@ -146,8 +146,7 @@ PEERS: dict[str, Peer] = {
         Peer(
             "s3fs",
             "s3fs --version | head -1",
-            # Folders that others made have no objects of their own, hence compat_dir.
-            mount="exec s3fs {bucket}:/files {mnt} -f -o url={endpoint} -o use_path_request_style -o compat_dir"
+            mount="exec s3fs {bucket}:/files {mnt} -f -o url={endpoint} -o use_path_request_style"
             " -o stat_cache_expire=3600 -o max_stat_cache_size=300000",
             environment={"AWSACCESSKEYID": "tester", "AWSSECRETACCESSKEY": "made-up"},
             needs={"s3fs": "s3fs"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -59,6 +60,8 @@ def run(about: str | None, rows: Mapping[str, Callable[[Table], None]], small_ro
     parser.add_argument("--limit", type=float, default=3600, metavar="SECONDS", help="for one command of a contestant (default 3600)")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="appended to (default .bench/results.jsonl)")
     options = parser.parse_args()
+    if options.dir is not None and shlex.quote(str(options.dir)) != str(options.dir):
+        parser.error(f"the shell is given paths below {options.dir}: choose one without special characters")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))  # so that mounts and servers end, too
     options.results.parent.mkdir(parents=True, exist_ok=True)
