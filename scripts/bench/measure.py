@@ -24,6 +24,7 @@ from urllib.request import urlopen
 
 ROOT = Path(__file__).parent.parent.parent
 OURS = "artifactmount"
+_LONG = 600.0  # seconds of a turn: of a peer that takes so long one is enough to see that it does
 _COUNT = re.compile(r'^artifactmount_(store_)?request_seconds_count\{operation="(\w+)"[^}]*\} (\S+)$', re.MULTILINE)
 
 
@@ -88,7 +89,7 @@ def timed(command: str, environment: Mapping[str, str], folder: Path, limit: flo
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
-            why = f"more than {limit:.0f} s" if wall >= limit else said.read().decode(errors="replace").strip()[-300:]
+            why = f"more than {limit:.0f} s" if wall >= limit else said.read().decode(errors="replace").strip()[-600:]
             raise FailedError(f"{command.split(' -')[0][:80]}: exit code {process.returncode}: {why}")
         memory = round(int(told.read_text().split()[-1]) / 1024, 1) if prefix else None
         return Timing(wall, usage.ru_utime + usage.ru_stime, memory)
@@ -218,7 +219,7 @@ class Results:
             self._turn(row, OURS, -1, left)
 
     def _turn(self, row: str, who: str, number: int, left: dict[str, Contestant]) -> None:
-        counted = number < 0
+        counted, begin = number < 0, time.monotonic()
         try:
             for figure in left[who](counted):
                 if not counted:
@@ -228,6 +229,10 @@ class Results:
         except (FailedError, OSError, ValueError, subprocess.SubprocessError) as error:
             self.add(row, who, number, Figure("failed", None), error=str(error)[:400])
             if not counted:
+                del left[who]
+        else:
+            if who != OURS and time.monotonic() - begin > _LONG:
+                print(f"row {row}: {who} takes no more turns, as one is more than {_LONG:.0f} s", flush=True)
                 del left[who]
 
 

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from disk import sync
-from measure import OURS, ROOT, Contestant, FailedError, Figure
+from measure import OURS, ROOT, Contestant, FailedError, Figure, since
 from mounting import Mounted, bucket_server, everything_cold, mounted
 from peers import IN_BUCKET, PEERS, Peer, Placed
 from table import Table, run
@@ -180,7 +180,7 @@ def ready(table: Table) -> None:
 def _listed(placed: Placed, case: str, mountpoint: Path, version: str, counted: bool, limit: float) -> Figure:
     if counted:
         with mounted(placed, mountpoint, counted, limit, version) as tree:
-            return Figure(case, None, "s", tree.daemon.requests() if tree.daemon else {})
+            return Figure(case, None, "s", since({}, tree.daemon.requests()) if tree.daemon else {})
     try:
         done = placed.run(f"{{python}} -m artifactmount mount {{mnt}} && ls {{mnt}}/{version}", mnt=shlex.quote(str(mountpoint)))
     finally:

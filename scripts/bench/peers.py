@@ -178,10 +178,10 @@ IN_BUCKET: dict[str, Peer] = {
     "dvc": Peer(
         "dvc",
         _DVC_PEER.asked,
-        init=_DVC_NEW + _DVC_S3,
+        init=_DVC_NEW + _DVC_S3 + " && touch {store}/aws",
         first="cd {src}/.. && dvc add -q {name} && dvc push -q",
         restore="cd {out} && " + _DVC.replace("{store}", "{store}/anew") + _DVC_S3 + " && cp {src}/../{name}.dvc . && dvc pull -q",
-        environment=_DVC_ENVIRONMENT,
+        environment=_DVC_ENVIRONMENT | {"AWS_CONFIG_FILE": "{store}/aws"},  # it insists on a regular file
         pypi=_DVC_PEER.pypi,
     ),
 }
