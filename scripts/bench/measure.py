@@ -187,7 +187,7 @@ class Results:
 
     def __init__(self, path: Path, small: bool, versions: Mapping[str, str]) -> None:
         self._path, self._small, self._versions = path, small, versions
-        self._machine = machine()
+        self._same = machine() | {"run": datetime.now(UTC).isoformat(timespec="milliseconds")}
 
     def add(self, row: str, who: str, number: int, figure: Figure, **more: Any) -> None:
         """Keep a figure of round `number`."""
@@ -203,7 +203,7 @@ class Results:
         }
         line |= {"small": self._small, "version": self._versions.get(who, ""), "time": datetime.now(UTC).isoformat(timespec="seconds")}
         with self._path.open("a") as file:
-            file.write(json.dumps(line | self._machine) + "\n")
+            file.write(json.dumps(line | self._same) + "\n")
         shown = "" if figure.value is None else f"{figure.value:.3f} {figure.unit}"
         said = "  ".join(f"{name} {value}" for name, value in {**figure.facts, **more}.items() if value not in (None, {}))
         print(f"row {row:3} {figure.case:32} {who:14} {shown:>14}  {said}", flush=True)
