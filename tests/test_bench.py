@@ -27,16 +27,22 @@ def test_a_program_says_what_it_does(program: str, option: str) -> None:
 
 def test_a_trial_is_measured_counted_and_reported(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    bench("snapshots.py", "--small", "--row", "3", "--peers", "", "--dir", tmp_path, "--results", results)
+    bench("snapshots.py", "--small", "--row", "1", "--peers", "", "--dir", tmp_path, "--results", results)
     assert list(tmp_path.iterdir()) == [results]
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
-    assert [(line["row"], line["case"], line["who"], line["round"]) for line in lines] == [
-        ("3", "beyond unchanged", "artifactmount", 0),
-        ("3", "new metadata", "artifactmount", 0),
-        ("3", "beyond unchanged", "artifactmount", -1),
-    ]
-    assert 0 < lines[1]["value"] < 64 << 10 and lines[2]["store"]["create"] >= 3
+    timed, counted = (json.loads(line) for line in results.read_text().splitlines())
+    assert [timed[name] for name in ("row", "case", "who", "round", "small")] == ["1", "first snapshot", "artifactmount", 0, True]
+    assert timed["value"] > timed["sync"] >= 0 and timed["cpu"] > 0 and timed["stored"] > 10_000_000
+    assert (counted["round"], counted["value"]) == (-1, None) and counted["store"]["create"] >= 3
+
+    restic, git = ({**timed, "who": who, "value": timed["value"] * slower} for who, slower in (("restic", 4), ("git", 2)))
+    failed = {**timed, "who": "dvc", "value": None, "error": "dvc is not here"}
+    results.write_text("".join(json.dumps(line) + "\n" for line in (timed, counted, restic, git, failed)))
     told = bench("report.py", "--small", "--results", results)
-    (row,) = [line for line in told.splitlines() if "new metadata in the store" in line]
-    assert row.startswith("| 3 | ") and row.endswith(" KiB | – | – | ≤ 64 KiB | yes |")
-    assert "not measured" not in row and "store: " in told and "not measured" in bench("report.py", "--results", results)
+    rows = [line for line in told.splitlines() if line.startswith("| 1 | first snapshot of ")]
+    assert [row.split(" | ")[-3:] for row in rows] == [
+        ["0.25 ×", "≤ 0.4 ×", "yes |"],
+        ["0.5 ×", "≤ 0.25 ×", "**no** |"],
+        ["–", "≤ 0.05 ×", "– |"],
+    ]
+    assert "store: create" in told and "- row 1, dvc: dvc is not here" in told
+    assert "**no**" not in bench("report.py", "--results", results)  # a trial is no figure
