@@ -114,7 +114,7 @@ def judged(target: Target, found: Mapping[tuple[str, str, str], Found]) -> tuple
 
 def details(found: Mapping[tuple[str, str, str], Found]) -> Iterable[list[str]]:
     """A row for each figure."""
-    for (row, case, who), each in found.items():
+    for (row, case, who), each in sorted(found.items(), key=lambda item: int(item[0][0])):
         cpu, server = each.fact("cpu", "daemon_cpu"), each.fact("server_cpu")
         memory = each.fact("peak") or each.fact("private") or each.fact("memory")
         yield [
@@ -148,7 +148,7 @@ def report(lines: list[Line]) -> tuple[str, str]:
         )
         commits = ", ".join(sorted({line["commit"] for line in lines}))
         days = ", ".join(sorted({line["time"][:10] for line in lines}))
-        versions = sorted({line["version"] for line in lines if line["version"]} | {"ext4 of the kernel"})
+        versions = sorted({line["version"] for line in lines if line["version"]})
         parts.append(f"{'; '.join(machines)}; {days}; commit {commits}. {', '.join(versions)}.\n")
     parts.append(table("row|what|artifactmount|beside|ratio|promised|met", (cells for _, cells, _ in judgements)))
     if found:

@@ -37,7 +37,8 @@ def transfers(table: Table) -> None:
                 daemon = Daemon(server.pid)
                 for case, command in (("upload", peer.first), ("download", peer.restore)):
                     if case == "download" and peer.name == OURS:
-                        fresh(placed.store / "cache")  # as on a machine that has seen nothing of it
+                        for known in ("cache", "state"):  # as on a machine that has seen nothing of it
+                            fresh(placed.store / known)
                     fresh(out)
                     busy = daemon.cpu()
                     seconds, facts = placed.take(command, counted, out=str(out))

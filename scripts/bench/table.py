@@ -48,7 +48,7 @@ class Table:
         return found
 
 
-def run(about: str | None, rows: Mapping[str, Callable[[Table], None]], small_rounds: int = 1) -> int:
+def run(about: str | None, rows: Mapping[str, Callable[[Table], None]]) -> int:
     """The program: measure the rows that the command line asks for, each even where another failed. Returns the exit code."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", action="append", choices=list(rows), help="only this row; may be repeated")
@@ -56,7 +56,7 @@ def run(about: str | None, rows: Mapping[str, Callable[[Table], None]], small_ro
     parser.add_argument("--small", action="store_true", help="a trial with a hundredth of everything, in seconds")
     parser.add_argument("--peers", metavar="A,B", help="only beside these; '' for none. Default: all, installed where they are missing")
     parser.add_argument("--dir", type=Path, help="where to work. Default: as root a new ext4 on a loop device below $TMPDIR, else $TMPDIR")
-    parser.add_argument("--gib", type=int, default=0, help="of the new ext4 (default 36; with --small 2)")
+    parser.add_argument("--gib", type=int, default=0, help="of the new ext4 (default 28; with --small 2)")
     parser.add_argument("--limit", type=float, default=3600, metavar="SECONDS", help="for one command of a contestant (default 3600)")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="appended to (default .bench/results.jsonl)")
     options = parser.parse_args()
@@ -69,17 +69,15 @@ def run(about: str | None, rows: Mapping[str, Callable[[Table], None]], small_ro
     results = Results(options.results, options.small, versions)
     peers = None if options.peers is None else frozenset(filter(None, options.peers.split(",")))
     broken: list[str] = []
+    rounds = options.rounds or (1 if options.small else 5)
     for row in options.row or rows:
-        with workplace(options.dir, options.gib or (2 if options.small else 36)) as place:  # a new one for each: disks age
-            table = Table(
-                place, options.rounds or (small_rounds if options.small else 5), options.small, options.limit, results, peers, versions
-            )
-            print(f"row {row} in {place}", flush=True)
-            try:
-                rows[row](table)
-            except (FailedError, OSError) as error:
-                results.add(row, OURS, 0, Figure("failed", None), error=str(error)[:400])
-                broken.append(row)
+        try:
+            with workplace(options.dir, options.gib or (2 if options.small else 28)) as place:  # a new one for each: disks age
+                print(f"row {row} in {place}", flush=True)
+                rows[row](Table(place, rounds, options.small, options.limit, results, peers, versions))
+        except Exception as error:  # noqa: BLE001 - nobody watches: whatever one row met, the others are measured
+            results.add(row, OURS, 0, Figure("failed", None), error=f"{type(error).__name__}: {error}"[:400])
+            broken.append(row)
     if broken:
         print(f"not measured: row {', '.join(broken)}", file=sys.stderr)
     return int(bool(broken))
