@@ -160,8 +160,14 @@ def report(lines: list[Line]) -> tuple[str, str]:
     failed = dict.fromkeys(f"- row {line['row']}, {line['who']}: {' '.join(line['error'].split())}\n" for line in lines if "error" in line)
     if failed:
         parts.append("Not measured:\n\n" + "".join(failed))
-    bars = [Bar(f"{target.what} / {target.peer}", ratio, target.limit) for target, _, ratio in judgements if ratio is not None]
+    bars = [_bar(target, ratio) for target, _, ratio in judgements if ratio is not None]
     return "\n".join(parts), draw(bars)
+
+
+def _bar(target: Target, ratio: float) -> Bar:
+    """Shorter is better in all of them: of a throughput it is the time for the same bytes."""
+    label, limit = f"{target.what} / {target.peer}", target.limit
+    return Bar(label, 1 / ratio, limit and 1 / limit) if target.at_least else Bar(label, ratio, limit)
 
 
 def main() -> int:
@@ -180,7 +186,7 @@ def main() -> int:
         return 0
     if svg:
         PICTURE.write_text(svg)
-        text = f"![Ratios to the peers]({PICTURE.name})\n\n{text}"
+        text = f"![What ours takes, as a multiple of what the peer takes; the red line is what was promised]({PICTURE.name})\n\n{text}"
     start, end = map(re.escape, _MARKS)
     page = re.sub(f"(?<={start}\n).*?(?={end})", lambda _: f"\n{text}\n", PAGE.read_text(), flags=re.DOTALL)
     PAGE.write_text(page)
