@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -62,6 +63,8 @@ def run(about: str | None, rows: Mapping[str, Callable[[Table], None]]) -> int:
     options = parser.parse_args()
     if options.dir is not None and shlex.quote(str(options.dir)) != str(options.dir):
         parser.error(f"the shell is given paths below {options.dir}: choose one without special characters")
+    if shutil.which("time") is None:
+        print("GNU time is not here, so no peak of memory is told; on Debian: sudo apt-get install time", file=sys.stderr)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))  # so that mounts and servers end, too
     options.results.parent.mkdir(parents=True, exist_ok=True)
