@@ -14,14 +14,21 @@ from artifactmount.errors import CorruptError, NeedsNewerError
 FORMAT = 1
 
 
-def canonical(fields: Mapping[str, Any]) -> bytes:
+def canonical(fields: object) -> bytes:
     """One line of ASCII, keys sorted: equal fields, equal bytes."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def seal(fields: Mapping[str, Any]) -> bytes:
     """Canonical JSON with a check over all of it: every flipped bit is noticed, also where no other bytes prove these."""
-    return canonical({**fields, "check": blake3(canonical(fields)).hexdigest()[:32]})
+    # Each value is written once, and put together twice: a checkpoint of 10,000 versions has 5 MB of them.
+    values = {name: canonical(value) for name, value in fields.items()}
+    check = blake3(_put_together(values)).hexdigest()[:32]
+    return _put_together({**values, "check": canonical(check)})
+
+
+def _put_together(values: Mapping[str, bytes]) -> bytes:
+    return b"{" + b",".join(b"%b:%b" % (canonical(name), value) for name, value in sorted(values.items())) + b"}"
 
 
 def unseal(data: bytes, limit: int, what: str, known: Container[str] = ()) -> dict[str, Any]:
