@@ -1,0 +1,147 @@
+"""What each command asks of the store, as formulas: the tables of docs/scale.md say what these say, and the tests count the same.
+
+Words: a project of one artifact; `entries` of its log; `behind`: entries that this machine has not seen; `packs` of content, `metadata`: packs
+of one version's card and run (1 up to some 300,000 rows); `versions` that are live. A process asks for `project.json` first, once.
+"""
+
+from __future__ import annotations
+
+from artifactmount.artifact import _AHEAD
+from artifactmount.download import _BATCH_BYTES, _BATCH_FILES, _PIECE_BYTES
+from artifactmount.log import CHECKPOINT_EVERY
+from artifactmount.pack import PACK_LIMIT, TARGET, table_length
+from artifactmount.proposal import _FULL_CHAIN
+from tests.scale.counted import Requests
+
+_CHUNK = table_length(1) - table_length(0)  # bytes of a chunk in a pack's table of contents
+_PAGE = 1000
+
+START = Requests(get=1)
+"""A process begins: project.json."""
+FIRST_WRITE = Requests(put=1)
+"""The first write of a process: whether the store refuses to overwrite."""
+ENTRY = Requests(put=1, list=1)
+"""An entry outside of a session: one listing shows that the log has no hole."""
+DELETES = Requests(get=1, delete=1)
+"""A process that deletes asks whether the bucket keeps old versions, and whether it may delete."""
+COLLISION = Requests(put=1, get=2)
+"""A slot was taken: the refused attempt, the slot, and whether there are more."""
+
+
+def pages(keys: int) -> int:
+    """Requests that list or delete so many keys."""
+    return -(-keys // _PAGE)
+
+
+# -- how much there is -----------------------------------------------------------------------------------------------------------------
+def content_packs(files: int, size: int) -> int:
+    """Packs of files of this stored size, of up to 1 MiB each."""
+    in_one = 1 + (TARGET - table_length(0) - size) // (size + _CHUNK)
+    return -(-files // in_one)
+
+
+def metadata_packs(stored: int) -> int:
+    """Packs of a run of so many stored bytes: its pieces have up to 4 MiB."""
+    return max(1, -(-stored // (PACK_LIMIT - (4 << 20))))
+
+
+def chain(versions: int) -> int:
+    """Runs that make the newest version, where no delta is heavy: those since the last whole manifest."""
+    return min(versions, (versions - 1) % _FULL_CHAIN + 1)
+
+
+# -- the log -----------------------------------------------------------------------------------------------------------------------
+def news(behind: int) -> int:
+    """GETs of a process whose cache knows the artifact: its last entry again, the next one; then 16 at a time."""
+    return 2 + (0 if behind == 0 else _AHEAD * ((behind - 1) // _AHEAD + 1))
+
+
+def from_nothing(entries: int) -> int:
+    """GETs of a machine that knows nothing: the first 17 entries; or the newest checkpoint, by searching, and the entries after it."""
+    if entries <= 1:
+        return 1 if entries == 0 else 1 + _AHEAD
+    if entries <= _AHEAD:
+        return 1 + _AHEAD
+    there = (entries - 1) // CHECKPOINT_EVERY  # the last k for which entry 64k is there
+    asked, low = 1 + _AHEAD, 0
+    while True:
+        probes = [max(low, 1) << i for i in range(_AHEAD)]
+        asked += _AHEAD
+        low = max((k for k in probes if k <= there), default=0)
+        if low < probes[-1]:
+            high = next(k for k in probes if k > there)
+            break
+    while high - low > 1:
+        probes = sorted({low + (high - low) * i // (_AHEAD + 1) for i in range(1, _AHEAD + 1)} - {low})
+        asked += len(probes)
+        low, high = max((k for k in probes if k <= there), default=low), min((k for k in probes if k > there), default=high)
+    rest = entries - (low * CHECKPOINT_EVERY if low else 1 + _AHEAD)
+    return asked + (2 if low else 0) + _AHEAD * (rest // _AHEAD + 1)
+
+
+# -- snapshot ----------------------------------------------------------------------------------------------------------------------
+def unchanged(behind: int = 0) -> Requests:
+    """A snapshot of what was not changed: nothing is written."""
+    return START + Requests(get=news(behind) + 1)
+
+
+def snapshot(packs: int, metadata: int = 1, *, behind: int = 0, checkpoints: int = 0) -> Requests:
+    """A snapshot that sends packs of content. `checkpoints`: how many of its two entries are a 64th one. It reads its own run back, to index
+    its places (not with more than 200,000 changes: then the next one does)."""
+    written = FIRST_WRITE + ENTRY + Requests(put=packs + metadata + 1 + checkpoints)
+    return unchanged(behind) + written + Requests(get=metadata)
+
+
+def first_snapshot(packs: int, metadata: int = 1) -> Requests:
+    """The first snapshot of an artifact, in a project that is there."""
+    return START + Requests(get=2) + FIRST_WRITE + ENTRY + Requests(put=packs + metadata + 1, get=metadata)
+
+
+MAKING = Requests(put=1, list=1)
+"""The project itself, where it is made by that: what is there, and project.json."""
+
+
+def first_on_machine(entries: int, versions: int, metadata: int = 1) -> Requests:
+    """What the first snapshot on another machine reads beside: where the chunks of every live version lie."""
+    return Requests(get=from_nothing(entries) + versions * metadata)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------------------
+def open_version(entries: int, links: int, metadata: int = 1) -> Requests:
+    """A version's list of files on a machine that knows nothing, by a chain of so many runs. All of `find` and `ls -l` is in it."""
+    return START + Requests(get=from_nothing(entries) + links * metadata)
+
+
+def read_through_mount(files_by_pack: list[int]) -> int:
+    """GETs for files of up to 1 MiB, none of them cached: one chunk, and at the second miss the pack."""
+    return sum(min(files, 2) for files in files_by_pack)
+
+
+def download(files: int, size: int) -> int:
+    """GETs of a download of such files: stretches of packs, at most 512 files or 64 MiB at a time."""
+    in_one = 1 + (TARGET - table_length(0) - size) // (size + _CHUNK)
+    batch = min(_BATCH_FILES, -(-_BATCH_BYTES // (size + _PIECE_BYTES)))
+    return len({(number // in_one, number // batch) for number in range(files)})
+
+
+# -- deleting ----------------------------------------------------------------------------------------------------------------------
+def delete(*, sessions: int, trash: int, rewritten: int = 0, new: int = 0, replaced: int = 0, metadata: int = 1) -> Requests:
+    """Delete versions, every run being cached. `sessions` stored the packs that go, and `trash` of them; `rewritten` packs die in part, and
+    come to `new` ones; `replaced` versions above get another run, which is read back."""
+    asked = unchanged() + DELETES + FIRST_WRITE + Requests(delete=pages(trash), list=sessions) + ENTRY
+    if not new and not replaced:
+        return asked + ENTRY
+    stored = Requests(put=new + replaced * metadata, get=rewritten + replaced * metadata)
+    # Its session opens while it decides, so the first attempt always finds its own `open` in the slot.
+    return asked + ENTRY + stored + COLLISION + Requests(put=1, list=1)
+
+
+def collect(keys: int, garbage: int = 0) -> Requests:
+    """`gc`: lists all that an artifact stores; what is garbage is deleted a page at a time."""
+    return unchanged() + DELETES + Requests(head=1, list=keys // _PAGE + 1, delete=min(garbage, keys // _PAGE + 1))
+
+
+# -- many at once ------------------------------------------------------------------------------------------------------------------
+def contended(writers: int) -> int:
+    """Attempts at an entry, where `writers` want one at the same moment and nobody is lucky: one of them wins each round."""
+    return writers * (writers + 1) // 2
