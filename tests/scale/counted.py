@@ -7,11 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from artifactmount.cache import Cache
 from artifactmount.project import Project
 from artifactmount.store import Listed
 from artifactmount.store.memory import MemoryStore
+from artifactmount.store.s3 import S3Store
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 _PAGE = 1000  # keys that one request lists or deletes
 
@@ -43,7 +48,7 @@ class Requests:
 
 
 class CountedStore(MemoryStore):
-    """A store in memory. Each of its calls is what `S3Store` sends for it (tests/scale/test_counting.py compares them)."""
+    """A store in memory. Each of its calls is what `S3Store` sends for it (test_requests.py compares them)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,10 +103,46 @@ class CountedStore(MemoryStore):
         return super().clock()
 
 
+class CountedS3Store(S3Store):
+    """The real one, over a real server: what it really sends is counted."""
+
+    def __init__(self, bucket: str) -> None:
+        super().__init__(bucket, "p")
+        self._counting, self._sent = threading.Lock(), Requests()
+
+    def begin(self) -> None:
+        """A process begins."""
+        self._versioned, self._sent = None, Requests()
+
+    def take(self) -> Requests:
+        """What was sent since the last time, without bytes."""
+        with self._counting:
+            sent, self._sent = self._sent, Requests()
+            return sent
+
+    def _connect(self, attempts: int) -> S3Client:
+        client = super()._connect(attempts)
+        client.meta.events.register("before-send.s3", self._note)
+        return client
+
+    def _note(self, request: Any, **_: Any) -> None:
+        listing = "list-type=2" in request.url
+        one = Requests(
+            put=request.method == "PUT",
+            get=request.method == "GET" and not listing,
+            list=listing,
+            delete=request.method == "POST" and "?delete" in request.url,
+            head=request.method == "HEAD",
+        )
+        assert one.put + one.get + one.list + one.delete + one.head == 1, request
+        with self._counting:
+            self._sent += one
+
+
 class Machine:
     """A machine with a cache and what it remembers. Each `command` is a process of its own."""
 
-    def __init__(self, folder: Path, store: CountedStore) -> None:
+    def __init__(self, folder: Path, store: CountedStore | CountedS3Store) -> None:
         self._folder, self.store = folder, store
 
     @contextmanager

@@ -1,7 +1,7 @@
 """What each command asks of the store, as formulas: the tables of docs/scale.md say what these say, and the tests count the same.
 
-Words: a project of one artifact; `entries` of its log; `behind`: entries that this machine has not seen; `packs` of content, `metadata`: packs
-of one version's card and run (1 up to some 300,000 rows); `versions` that are live. A process asks for `project.json` first, once.
+Words: `entries` of an artifact's log; `behind`: entries that this machine has not seen; `packs` of content; `metadata`: packs of one
+version's card and run; `versions` that are live. A process asks for `project.json` first, once.
 """
 
 from __future__ import annotations
@@ -50,6 +50,16 @@ def chain(versions: int) -> int:
     return min(versions, (versions - 1) % _FULL_CHAIN + 1)
 
 
+def checkpoint(versions: int) -> int:
+    """Bytes of the checkpoint of so many versions that each changed a little."""
+    return 470 * versions
+
+
+def checkpoints(versions: int) -> int:
+    """Bytes of all checkpoints of an artifact: one each 32 versions, of all that there were."""
+    return sum(checkpoint(n) for n in range(CHECKPOINT_EVERY // 2, versions, CHECKPOINT_EVERY // 2))
+
+
 # -- the log -----------------------------------------------------------------------------------------------------------------------
 def news(behind: int) -> int:
     """GETs of a process whose cache knows the artifact: its last entry again, the next one; then 16 at a time."""
@@ -86,8 +96,10 @@ def unchanged(behind: int = 0) -> Requests:
 
 
 def snapshot(packs: int, metadata: int = 1, *, behind: int = 0, checkpoints: int = 0) -> Requests:
-    """A snapshot that sends packs of content. `checkpoints`: how many of its two entries are a 64th one. It reads its own run back, to index
-    its places (not with more than 200,000 changes: then the next one does)."""
+    """A snapshot that sends packs of content. `checkpoints`: how many of its two entries are a 64th one.
+
+    It reads its own run back, to index its places (where more than 200,000 rows changed the next one does).
+    """
     written = FIRST_WRITE + ENTRY + Requests(put=packs + metadata + 1 + checkpoints)
     return unchanged(behind) + written + Requests(get=metadata)
 
@@ -142,6 +154,29 @@ def collect(keys: int, garbage: int = 0) -> Requests:
 
 
 # -- many at once ------------------------------------------------------------------------------------------------------------------
-def contended(writers: int) -> int:
-    """Attempts at an entry, where `writers` want one at the same moment and nobody is lucky: one of them wins each round."""
-    return writers * (writers + 1) // 2
+def contended(writers: int) -> Requests:
+    """`writers` want to append one entry each at the same moment, and nobody is lucky: one of them wins each round. Entry 64k takes a
+    checkpoint along, which all who want that slot send."""
+    attempts = writers * (writers + 1) // 2
+    lost = attempts - writers
+    proving = sum(writers - slot for slot in range(CHECKPOINT_EVERY, writers, CHECKPOINT_EVERY))
+    twice = sum(writers - slot - 1 for slot in range(CHECKPOINT_EVERY, writers, CHECKPOINT_EVERY))
+    return Requests(put=attempts + proving, get=2 * lost + twice, list=writers)
+
+
+def snapshots_at_once(writers: int) -> Requests:
+    """At most, after each has read the head: a slot is lost to each of the others' entries (two of each) once, and for each version that
+    another made its run is read and the own run stored anew. What was stored in vain is deleted."""
+    others = writers - 1
+    lost = 2 * others
+    each = (
+        FIRST_WRITE
+        + ENTRY
+        + Requests(put=3, get=1, delete=1 if others else 0)
+        + Requests(put=lost + others, get=2 * lost + _AHEAD * lost + others)
+    )
+    return each * writers
+
+
+POLL = Requests(get=1)
+"""A mount looks for news of an artifact: at most once a second, while somebody looks names up in it."""
