@@ -13,7 +13,10 @@ from artifactmount.pack import PACK_LIMIT, TARGET, table_length
 from artifactmount.proposal import _FULL_CHAIN
 from tests.scale.counted import Requests
 
-_CHUNK = table_length(1) - table_length(0)  # bytes of a chunk in a pack's table of contents
+CHUNK = table_length(1) - table_length(0)
+"""Bytes that a chunk takes in its pack's table of contents."""
+ROW = 60
+"""Bytes that a file takes in the stored list of a version, at most, where names are short: a digest does not get smaller."""
 _PAGE = 1000
 
 START = Requests(get=1)
@@ -34,10 +37,14 @@ def pages(keys: int) -> int:
 
 
 # -- how much there is -----------------------------------------------------------------------------------------------------------------
+def _in_one(size: int) -> int:
+    """Files of this stored size that a pack holds."""
+    return 1 + (TARGET - table_length(0) - size) // (size + CHUNK)
+
+
 def content_packs(files: int, size: int) -> int:
     """Packs of files of this stored size, of up to 1 MiB each."""
-    in_one = 1 + (TARGET - table_length(0) - size) // (size + _CHUNK)
-    return -(-files // in_one)
+    return -(-files // _in_one(size))
 
 
 def metadata_packs(stored: int) -> int:
@@ -129,11 +136,11 @@ def read_through_mount(files_by_pack: list[int]) -> int:
     return sum(min(files, 2) for files in files_by_pack)
 
 
-def download(files: int, size: int) -> int:
-    """GETs of a download of such files: stretches of packs, at most 512 files or 64 MiB at a time."""
-    in_one = 1 + (TARGET - table_length(0) - size) // (size + _CHUNK)
+def stretches(files: int, size: int) -> int:
+    """GETs for the content of such files in a download: one for each pack that a batch of files or bytes has to do with."""
+    in_one = _in_one(size)
     batch = min(_BATCH_FILES, -(-_BATCH_BYTES // (size + _PIECE_BYTES)))
-    return len({(number // in_one, number // batch) for number in range(files)})
+    return len({*range(0, files, in_one), *range(0, files, batch)})  # a new one begins with each pack, and with each batch
 
 
 # -- deleting ----------------------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_snapshots(machine: Machine, tmp_path: Path, files: int, size: int) -> N
     packs = formulas.content_packs(files, size)
     _, asked = snapshot(machine, folder)
     assert asked.without_bytes() == formulas.MAKING + formulas.first_snapshot(packs)
-    assert files * size < asked.up < files * (size + 41 + 45) + 4000
+    assert files * size < asked.up < files * (size + formulas.CHUNK + formulas.ROW) + 4000
 
     _, asked = snapshot(machine, folder)
     assert asked.without_bytes() == formulas.unchanged()
@@ -63,7 +63,7 @@ def test_snapshots(machine: Machine, tmp_path: Path, files: int, size: int) -> N
     fill(folder, changed, size, "changed")
     _, asked = snapshot(machine, folder)
     assert asked.without_bytes() == formulas.snapshot(formulas.content_packs(changed, size))
-    assert changed * size < asked.up < changed * (size + 41 + 65) + 4000
+    assert changed * size < asked.up < changed * (size + formulas.CHUNK + formulas.ROW) + 4000
 
 
 def test_finding_the_head() -> None:
@@ -125,9 +125,9 @@ def test_download(machine: Machine, tmp_path: Path, files: int, size: int) -> No
     with other.command() as project:
         download(project, parse(NAME), str(tmp_path / "copy"))
     asked = machine.store.take()
-    expected = formulas.open_version(2, 1) + Requests(get=formulas.download(files, size))
+    expected = formulas.open_version(2, 1) + Requests(get=formulas.stretches(files, size))
     assert asked.without_bytes() == expected
-    assert files * size < asked.down < files * (size + 41 + 45) + 4000
+    assert files * size < asked.down < files * (size + formulas.CHUNK + formulas.ROW) + 4000
 
 
 def test_deletion(machine: Machine, tmp_path: Path) -> None:
