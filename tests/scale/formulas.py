@@ -69,8 +69,18 @@ def checkpoints(versions: int) -> int:
 
 # -- the log -----------------------------------------------------------------------------------------------------------------------
 def news(behind: int) -> int:
-    """GETs of a process whose cache knows the artifact: its last entry again, the next one; then 16 at a time."""
-    return 2 + (0 if behind == 0 else _AHEAD * ((behind - 1) // _AHEAD + 1))
+    """GETs of a process whose cache knows the artifact: its last entry again, and the news."""
+    return 1 + look(behind)
+
+
+def look(behind: int) -> int:
+    """GETs of a process that looks again: the next entry, the next 2, 4, 8, and then 16 at a time, until one is missing."""
+    asked, ahead = 0, 1
+    while True:
+        asked += ahead
+        if behind < ahead:
+            return asked
+        behind, ahead = behind - ahead, min(2 * ahead, _AHEAD)
 
 
 def from_nothing(entries: int) -> int:
@@ -172,16 +182,14 @@ def contended(writers: int) -> Requests:
 
 
 def snapshots_at_once(writers: int) -> Requests:
-    """At most, after each has read the head: a slot is lost to each of the others' entries (two of each) once, and for each version that
-    another made its run is read and the own run stored anew. What was stored in vain is deleted."""
+    """At most, after each has read the head.
+
+    A slot is lost to each entry of another once, two of each: 1 PUT. It is read, and with 1 GET, or 2 for each entry that came meanwhile,
+    whether there is more: so 4 GETs for each other writer, however the entries fall. The run of the version that he made is read, and
+    one's own stored anew; what was stored in vain is deleted.
+    """
     others = writers - 1
-    lost = 2 * others
-    each = (
-        FIRST_WRITE
-        + ENTRY
-        + Requests(put=3, get=1, delete=1 if others else 0)
-        + Requests(put=lost + others, get=2 * lost + _AHEAD * lost + others)
-    )
+    each = FIRST_WRITE + ENTRY + Requests(put=3 + 3 * others, get=1 + 5 * others, delete=1 if others else 0)
     return each * writers
 
 

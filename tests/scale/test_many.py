@@ -149,8 +149,12 @@ def test_files_that_are_read_through_a_mount(tmp_path: Path, order: str) -> None
             packs = formulas.content_packs(files, size)
             assert store.take().without_bytes() == Requests(get=formulas.read_through_mount([files // packs] * packs))
             nursery.cancel_scope.cancel()
-        project.refresh(NAME)
+        assert len(project.refresh(NAME).versions) == 1
         assert store.take().without_bytes() == formulas.POLL
+        (tmp_path / "staging/more").write_bytes(b"more")
+        snapshot(Machine(tmp_path / "writer", store), tmp_path / "staging")
+        project.catalog(NAME).newest(project.refresh(NAME))
+        assert store.take().without_bytes() == Requests(get=formulas.look(2) + 1)
 
     with Machine(tmp_path / "reader", store).command() as project:
         trio.run(read, project)

@@ -159,6 +159,7 @@ def test_the_table_of_readers() -> None:
             f"{machines:,}",
             f"{machines * a_second:,.0f}",
             f"{machines * a_second * _DAY * _GET:,.2f}",
+            f"{machines * (formulas.look(2) + 1):,}",
             f"{machines * opened:,}",
             human(machines * formulas.ROW * 1_000_000),
         )
