@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from artifactmount import namespace
+from artifactmount import artifact, catalog, download, namespace, prefetch, steps
 from artifactmount.artifact import Artifact, Writer
 from artifactmount.packer import Packer
 from artifactmount.session import Session
@@ -94,6 +94,12 @@ def test_the_table_of_commands(seed: int) -> None:
     assert told == expected_requests(values)
 
 
+def test_the_table_of_what_is_done_at_once() -> None:
+    at_once = [steps._SPAWNED, artifact._AHEAD, catalog._PARALLEL, download._PARALLEL]
+    assert [row[1] for row in rows("parallel")] == [str(number) for number in at_once]
+    assert download._PARALLEL == prefetch._PARALLEL
+
+
 # -- how much there is ---------------------------------------------------------------------------------------------------------------
 def row_of_files(files: int, size: int) -> Row:
     """What the page says of so many files of so many bytes."""
@@ -120,9 +126,9 @@ def test_the_table_of_files() -> None:
 
 
 def test_a_list_takes_no_more_packs_than_it_says() -> None:
-    artifact, writer = Artifact("project", "animals"), Writer("a", "t")
+    animals, writer = Artifact("project", "animals"), Writer("a", "t")
     for size in (100, 11 << 20, 30 << 20):
-        packer = Packer(artifact, Session(artifact, writer, artifact.empty()))
+        packer = Packer(animals, Session(animals, writer, animals.empty()))
         metadata = drive(CountedStore(), packer.store_metadata(b"card", random.randbytes(size), b""))
         assert len(metadata.packs) <= formulas.metadata_packs(size)
 
