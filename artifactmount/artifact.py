@@ -195,7 +195,7 @@ def head(artifact: Artifact, state: State | None = None, *, prove: bool = False)
             if data is None:
                 return state
             state, _ = artifact.apply(state, data)
-        # A snapshot is two entries: who hears of one asks 3 keys, not 17, and of ten thousand mounts each hears of it.
+        # A snapshot is two entries: who hears of it asks for 3 keys, not for 17, and of ten thousand mounts each hears of it.
         ahead = _AHEAD if far_behind else min(2 * ahead, _AHEAD)
 
 

@@ -69,7 +69,7 @@ def in_turns(store: CountedStore, all_steps: list[Generator[Any, Any, Any]]) -> 
         under_way = [one for one in under_way if not one.over]
 
 
-@pytest.mark.parametrize("writers", [1, 2, 20, 70])
+@pytest.mark.parametrize("writers", [1, 2, 20, 66])
 def test_entries_that_are_wanted_at_once(writers: int) -> None:
     """One writer wins each round; who loses has sent one entry, and read that slot and whether there is another behind it."""
     store, artifact = CountedStore(), Artifact("project", NAME)

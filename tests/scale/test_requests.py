@@ -46,7 +46,7 @@ def snapshot(machine: Machine, folder: Path) -> tuple[Result, Requests]:
         return take(project, str(folder), NAME, Options()), machine.store.take()
 
 
-@pytest.mark.parametrize(("files", "size"), [(10, 1000), (1_000, 20_000), (4_000, 100)])
+@pytest.mark.parametrize(("files", "size"), [(10, 1000), (1_000, 20_000), (2_000, 100)])
 def test_snapshots(machine: Machine, tmp_path: Path, files: int, size: int) -> None:
     folder = tmp_path / "staging"
     fill(folder, files, size)
