@@ -23,6 +23,7 @@ from blake3 import blake3
 from artifactmount.checkout import check_there
 from artifactmount.digest import Chunking
 from artifactmount.errors import NotFoundError, RefusedError, StagingError
+from artifactmount.reading import Root, stat_record
 from artifactmount.rows import (
     DEPTH_LIMIT,
     NAME_LIMIT,
@@ -39,7 +40,7 @@ from artifactmount.rows import (
     split_path,
 )
 from artifactmount.run import Run
-from artifactmount.staging import Listing, Staged, Staging, Tracked, stat_record, untracked
+from artifactmount.staging import Listing, Staged, Staging, Tracked, untracked
 
 _log = logging.getLogger(__name__)
 
@@ -277,6 +278,7 @@ class AssembledStaging(Staged):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.dismiss()
         while self._open:
             self._open.popitem()[1].__exit__()
 
@@ -344,6 +346,14 @@ class AssembledStaging(Staged):
             os.close(descriptor)
             raise self.changed(path)
         return descriptor
+
+    def located(self, key: bytes, name: bytes) -> tuple[Root, bytes, bytes] | None:
+        """See Staged."""
+        row = self._assembly.find(path_of(key, name))
+        if not isinstance(row, Local):
+            return None
+        with self._lock:
+            return self._at(row.place).located(row.key, row.name)
 
     def target(self, path: bytes) -> bytes:
         """See Staged."""

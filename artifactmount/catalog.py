@@ -23,7 +23,7 @@ from artifactmount.digest import PLAIN_CHUNKING, Chunking
 from artifactmount.errors import ArtifactError, CorruptError, NotFoundError, RefusedError
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
-from artifactmount.pack import PACK_BYTES, compress
+from artifactmount.pack import PACK_BYTES, Place, compress
 from artifactmount.rows import Change
 from artifactmount.run import Run
 from artifactmount.run_builder import RunBuilder
@@ -170,7 +170,9 @@ class Catalog:
         self.load(version for digest, version in live.items() if digest not in indexed)
         for digest, version in live.items():
             if digest not in indexed:
-                index.add_run(digest, ((chunk.digest, chunk.place) for chunk in self.run(version).all_chunks()))
+                run = self.run(version)
+                packs = run.packs
+                index.add_run(digest, ((chunk, Place(packs[pack], *place)) for _, chunk, pack, *place in run.places()))
         return index
 
     def load(self, versions: Iterable[Version]) -> None:

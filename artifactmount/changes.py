@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from artifactmount.content import Chunk, Content, ContentReader
+from artifactmount.content import Chunk, Content, ContentReader, Read
 from artifactmount.digest import SINGLE_LIMIT
 from artifactmount.manifest import MISSING, Table
 from artifactmount.merge import diff
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress
-from artifactmount.rows import Change, Kind, kind_of, path_of
+from artifactmount.reading import stat_record
+from artifactmount.rows import KIND_MASK, Change, Kind, kind_of, path_of
 from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import Found, Scan
-from artifactmount.staging import Staged, file_mode
+from artifactmount.staging import Listing, Staged
 from artifactmount.steps import Steps
 
 #: A file from this size on has packs of its own.
@@ -37,40 +38,44 @@ class Changes:
     def from_scan(self, scan: Scan) -> Steps[RunBuilder]:
         """Read what must be read and give the rows that differ from `scan.base`. Listings learn the digests found."""
         builder, base = RunBuilder(), scan.base
-        for found, read in self._reader.small(scan.found(), self._must_read):
-            if found.listing is None:
+        for found, read in self._reader.small(scan.found(), self._must_read, scan.files):
+            if read is not None:
+                yield from self._small(builder, base, found, read)
+            elif found.listing is None:
                 builder.add(found.key, found.name, Change.REMOVED, base.mode(found.old), base.size(found.old))
-                continue
-            mode, size, mtime, digest = (
-                found.listing.modes[found.row],
-                found.listing.size(found.row),
-                found.listing.mtime(found.row),
-                found.listing.digest(found.row),
-            )
-            target = chunks = b""
-            kind = kind_of(mode)
-            if kind is Kind.SYMLINK:
-                target = self._staging.target(found.path)
-                size, mtime, digest = len(target), 0, self._reader.chunking.digest(target)
-                found.listing.learn(found.row, digest)
-            elif kind is Kind.REFERENCE:
-                target = self._staging.target(found.path)
-            elif kind is Kind.FILE and read is None and (listed := self._listed(found.path, size, digest)) is not None:
-                chunks = listed
-            elif kind is Kind.FILE:
-                if read is None:
-                    content = yield from self._read_large(found.path, size)
-                else:
-                    content, chunk = read
-                    if chunk is not None:
-                        yield from self._add(chunk, large=False)
-                    self._progress.advance(content.status.st_size, 1)
-                status = content.status
-                mode, size, mtime = file_mode(status), status.st_size, status.st_mtime_ns
-                digest, chunks = content.digest, content.chunk_digests
-                found.listing.learn(found.row, digest, status)
-            self._row(builder, base, found, mode, size, mtime, digest, target, chunks)
+            else:
+                yield from self._other(builder, base, found, found.listing)
         return builder
+
+    def _small(self, builder: RunBuilder, base: Table, found: Found, read: Read) -> Steps[None]:
+        """A file that was read whole. Nothing costs more often: 100,000 files are 100,000 calls."""
+        record, digest, chunk = read
+        if chunk is not None and chunk.stored is not None and self._packer is not None and digest not in self._packer:
+            yield from self._packer.add(digest, chunk.plain, chunk.stored)
+        assert found.listing is not None
+        found.listing.learn(found.row, digest, record)
+        self._progress.advance(record[1], 1)
+        self._row(builder, base, found, record[4], record[1], record[2], digest, chunks=b"" if chunk is None else digest)
+
+    def _other(self, builder: RunBuilder, base: Table, found: Found, listing: Listing) -> Steps[None]:
+        """A folder, link or reference, a file of several chunks, or one whose content is known."""
+        mode, size, mtime, digest = listing.modes[found.row], listing.size(found.row), listing.mtime(found.row), listing.digest(found.row)
+        target = chunks = b""
+        kind = kind_of(mode)
+        if kind is Kind.SYMLINK:
+            target = self._staging.target(found.path)
+            size, mtime, digest = len(target), 0, self._reader.chunking.digest(target)
+            listing.learn(found.row, digest)
+        elif kind is Kind.REFERENCE:
+            target = self._staging.target(found.path)
+        elif kind is Kind.FILE and (listed := self._listed(found.path, size, digest)) is not None:
+            chunks = listed
+        elif kind is Kind.FILE:
+            content = yield from self._read_large(found.path, size)
+            _, size, mtime, _, mode = record = stat_record(content.status)
+            digest, chunks = content.digest, content.chunk_digests
+            listing.learn(found.row, digest, record)
+        self._row(builder, base, found, mode, size, mtime, digest, target, chunks)
 
     @staticmethod
     def _row(
@@ -81,19 +86,17 @@ class Changes:
         size: int,
         mtime: int,
         digest: bytes | None,
-        target: bytes,
-        chunks: bytes,
+        target: bytes = b"",
+        chunks: bytes = b"",
     ) -> None:
         """Add a row, unless it is what the base has."""
-        if kind_of(mode) is Kind.DIRECTORY:
-            builder.add(found.key, found.name, Change.ADDED if found.old == MISSING else Change.CHANGED, mode, 0)
+        change = Change.ADDED if found.old == MISSING else Change.CHANGED
+        if mode == Kind.DIRECTORY:
+            builder.add(found.key, found.name, change, mode, 0)
             return
         assert digest is not None
-        change = Change.ADDED
-        if found.old != MISSING:
-            change = Change.CHANGED
-            if (base.mode(found.old), base.size(found.old), base.digest(found.old)) == (mode, size, digest):
-                return
+        if found.old != MISSING and (base.mode(found.old), base.size(found.old), base.digest(found.old)) == (mode, size, digest):
+            return
         builder.add(found.key, found.name, change, mode, size, mtime, digest, target, chunks)
 
     def between(self, base: Table, table: Table, records: Callable[[bytes], bytes]) -> RunBuilder:
@@ -136,21 +139,22 @@ class Changes:
                 found = [content.chunk_digests[i : i + 32] for i in range(0, len(content.chunk_digests), 32)]
             else:
                 read = self._reader.one(path)
-                if read is None or read[1] is None:
+                if read is None or read.chunk is None:
                     raise self._staging.changed(path)
-                found = [read[0].digest]
-                yield from self._add(read[1], large=False)
+                found = [read.digest]
+                yield from self._add(read.chunk, large=False)
             if found != chunk_digests:
                 raise self._staging.changed(path)
             needed.difference_update(found)
 
     def _must_read(self, found: Found) -> bool:
         """Whether a small file's bytes are needed: its digest is unknown, or nobody has its chunk."""
-        if found.listing is None or kind_of(found.listing.modes[found.row]) is not Kind.FILE:
+        if found.listing is None or found.listing.modes[found.row] & KIND_MASK != Kind.FILE:
             return False
-        size, digest = found.listing.size(found.row), found.listing.digest(found.row)
+        size = found.listing.size(found.row)
         if size > SINGLE_LIMIT:
             return False
+        digest = found.listing.digest(found.row)
         return digest is None or (size > 0 and not self._reader.known(digest))
 
     def _read_large(self, path: bytes, size: int) -> Steps[Content]:

@@ -6,30 +6,36 @@ Knows staging and digests. What is done with a chunk is the caller's business.
 from __future__ import annotations
 
 import os
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
+from typing import NamedTuple
 
-from artifactmount.digest import CHUNK_LIMIT, PLAIN_CHUNKING, SINGLE_LIMIT, Chunking, content_digest
+from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, PLAIN_CHUNKING, SINGLE_LIMIT, Buffer, Chunking, content_digest
 from artifactmount.pack import compress
+from artifactmount.reading import FIELDS, UNREAD, Folder, Reads, read_files, stat_record, unchanged
 from artifactmount.scan import Found
-from artifactmount.staging import Staged, unchanged
+from artifactmount.staging import Staged
+from artifactmount.workers import Job, WorkerLostError, Workers
 
 _BATCH_FILES = 128
 _BATCH_BYTES = 4 << 20
 _AHEAD = 4  # batches read before their turn: with the one in hand 20 MiB at most
 _WINDOW = 8 * CHUNK_LIMIT
+#: Worker processes take 0.1 s of CPU to start, as much as they save with so many files.
+_MANY = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A chunk as it was read. `stored` is None when the caller knew it already."""
+class Chunk(NamedTuple):
+    """A chunk as it was read. `stored` is None when the caller knew it already; it is good until the next one is asked for."""
 
     digest: bytes
     plain: int
-    stored: bytes | None
+    stored: Buffer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,12 @@ class Content:
     status: os.stat_result
 
 
-Read = tuple[Content, Chunk | None]
-"""A small file: its content, and its only chunk (None for an empty file)."""
+class Read(NamedTuple):
+    """A small file as it was read: the stat record that was true all the while, its digest, and its only chunk (None for an empty file)."""
+
+    record: Sequence[int]
+    digest: bytes
+    chunk: Chunk | None
 
 
 class Chunker:
@@ -99,16 +109,70 @@ class ContentReader(Chunker):
         super().__init__(known, threads, chunking)
         self._staging = staging
 
-    def small(self, found: Iterable[Found], wanted: Callable[[Found], bool]) -> Iterator[tuple[Found, Read | None]]:
-        """Every path, in order, with its content where it is `wanted`; None elsewhere, and for a file of more than one chunk."""
-        waiting: deque[tuple[list[Found], Future[list[Read | None]]]] = deque()
+    def small(self, found: Iterable[Found], wanted: Callable[[Found], bool], files: int = 0) -> Iterator[tuple[Found, Read | None]]:
+        """Every path, in order, with its content where it is `wanted`; None elsewhere, and for a file of more than one chunk.
+
+        `files`: about how many are wanted. Of many, worker processes read.
+        """
+        workers = self._staging.workers() if files >= _MANY else None
+        room = _AHEAD if workers is None else workers.room
+        waiting: deque[tuple[list[Found], Callable[[], Iterable[Read | None]]]] = deque()
         for batch in _batches(found):
-            waiting.append((batch, self._pool.submit(self._read_batch, batch, wanted)))
-            if len(waiting) > _AHEAD:
-                ready, future = waiting.popleft()
-                yield from zip(ready, future.result(), strict=True)
-        for ready, future in waiting:
-            yield from zip(ready, future.result(), strict=True)
+            if len(waiting) == room:
+                ready, read = waiting.popleft()
+                yield from zip(ready, read(), strict=True)
+            waiting.append((batch, self._begin(batch, wanted, workers)))
+        for ready, read in waiting:
+            yield from zip(ready, read(), strict=True)
+
+    def _begin(self, batch: list[Found], wanted: Callable[[Found], bool], workers: Workers | None) -> Callable[[], Iterable[Read | None]]:
+        """Begin to read a batch; what is given waits for it."""
+        if workers is None:
+            return self._pool.submit(self._read_batch, batch, wanted).result
+        chosen = [found for found in batch if wanted(found)]
+        folders: list[Folder] = []
+        for found in chosen:
+            where = self._staging.located(found.key, found.name)
+            if where is None:  # a file that is not of this machine is read here
+                return partial(self._read_batch, batch, wanted)
+            root, key, name = where
+            if folders and folders[-1].key == key and folders[-1].root == root:
+                folders[-1].names.append(name)
+            else:
+                folders.append(Folder(root, key, [name]))
+        if not folders:
+            return partial(repeat, None, len(batch))
+        try:
+            return partial(self._take, batch, chosen, workers.give(read_files, self.chunking, folders))
+        except WorkerLostError:
+            return partial(self._read_batch, batch, wanted)
+
+    def _take(self, batch: list[Found], chosen: list[Found], job: Job) -> Iterator[Read | None]:
+        """What a worker read; what it left unread, or what is not what was listed, is read here."""
+        try:
+            reads: Reads | None = job.wait()
+        except WorkerLostError:
+            reads = None
+        read = (self.one(found.path) for found in chosen) if reads is None else self._decode(chosen, reads, job.slot)
+        if len(chosen) == len(batch):
+            yield from read
+            return
+        asked = set(map(id, chosen))
+        yield from (next(read) if id(found) in asked else None for found in batch)
+
+    def _decode(self, chosen: list[Found], reads: Reads, stored: memoryview) -> Iterator[Read | None]:
+        lengths, records = array("i", reads.lengths), array("q", reads.records)
+        at = 0
+        for row, found in enumerate(chosen):
+            length, record = lengths[row], records[row * FIELDS : (row + 1) * FIELDS]
+            digest = reads.digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH]
+            if length == UNREAD or found.listing is None or record != found.listing.records[found.row * FIELDS : (found.row + 1) * FIELDS]:
+                yield self.one(found.path)
+            elif not record[1]:
+                yield Read(record, digest, None)
+            else:
+                yield Read(record, digest, Chunk(digest, record[1], None if self.known(digest) else stored[at : at + length]))
+            at += max(length, 0)
 
     def _read_batch(self, batch: list[Found], wanted: Callable[[Found], bool]) -> list[Read | None]:
         return [self.one(found.path) if wanted(found) else None for found in batch]
@@ -119,10 +183,8 @@ class ContentReader(Chunker):
         if read is None:
             return None
         content, status = read
-        if not content:
-            return Content(content_digest([]), b"", status), None
-        chunk = self.chunk(content)
-        return Content(chunk.digest, chunk.digest, status), chunk
+        chunk = self.chunk(content) if content else None
+        return Read(stat_record(status), content_digest([]) if chunk is None else chunk.digest, chunk)
 
     def large(self, path: bytes) -> Iterator[list[Chunk] | Content]:
         """A large file: its chunks, a window at a time in order, and at the end the content.
@@ -155,7 +217,8 @@ def _batches(found: Iterable[Found]) -> Iterator[list[Found]]:
     size = 0
     for item in found:
         batch.append(item)
-        size += min(item.listing.size(item.row), SINGLE_LIMIT) if item.listing is not None else 0
+        if item.listing is not None:
+            size += min(item.listing.size(item.row), SINGLE_LIMIT)
         if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
             yield batch
             batch, size = [], 0

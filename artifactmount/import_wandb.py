@@ -22,9 +22,10 @@ from artifactmount.errors import CorruptError, NotFoundError, RefusedError, Stag
 from artifactmount.progress import Progress
 from artifactmount.project import Project
 from artifactmount.proposal import Options, Result
+from artifactmount.reading import stat_record
 from artifactmount.rows import show_path, split_path
 from artifactmount.snapshot import take_staged
-from artifactmount.staging import Staging, stat_record
+from artifactmount.staging import Staging
 from artifactmount.wandb_manifest import MANIFEST_LIMIT, Untracked, WandbFile, WandbManifest, WandbReference, parse_manifest
 
 #: What a manifest is called that lies with its files.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import struct
 import threading
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from artifactmount.private import make_folder
 from artifactmount.sealed import FORMAT, seal, unseal
 
 _LINE_LIMIT = 64 << 20
+_ROW = struct.Struct("<32sIII")  # as a TableRow. Numbers as JSON took 5 ms a pack, in which nothing else of this process could run
 
 
 class Journal:
@@ -64,7 +66,7 @@ class Journal:
                 try:
                     fields = unseal(line.removesuffix(b"\n"), _LINE_LIMIT, "a line of a journal")
                     self._take(fields)
-                except (CorruptError, NeedsNewerError, KeyError, TypeError, ValueError):
+                except (CorruptError, NeedsNewerError, KeyError, TypeError, ValueError, struct.error):
                     return
 
     def _take(self, fields: dict[str, object]) -> None:
@@ -73,8 +75,8 @@ class Journal:
                 self.session = session
             case {"reserved": int(number)}:
                 self.next = max(self.next, number + 1)
-            case {"stored": int(number), "rows": list(rows)}:
-                self.packs[number] = [TableRow(bytes.fromhex(digest), *(int(part) for part in place)) for digest, *place in rows]
+            case {"stored": int(number), "rows": str(rows)}:
+                self.packs[number] = [TableRow(*row) for row in _ROW.iter_unpack(bytes.fromhex(rows))]
 
     # -- writing -------------------------------------------------------------------------------------------------------------------
     def begin(self, session: int) -> None:
@@ -89,7 +91,7 @@ class Journal:
 
     def stored(self, number: int, rows: Sequence[TableRow]) -> None:
         """The store has a pack, with this table of contents."""
-        self._append({"stored": number, "rows": [(row.digest.hex(), row.offset, row.stored, row.plain) for row in rows]})
+        self._append({"stored": number, "rows": b"".join(_ROW.pack(*row) for row in rows).hex()})
 
     def forget(self, *, durably: bool = False) -> bool:
         """The session ended. `durably`: whether nobody can go on with it, also after a power cut."""

@@ -7,7 +7,7 @@ no manifest.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
@@ -17,6 +17,7 @@ from artifactmount.acts import Metadata
 from artifactmount.artifact import Artifact, put
 from artifactmount.catalog import pieces_of
 from artifactmount.crypto import copy_chunks
+from artifactmount.digest import Buffer
 from artifactmount.pack import PACK_LIMIT, TARGET, PackBuilder, Place, TableRow
 from artifactmount.ranges import PackId, PackRanges
 from artifactmount.session import Session
@@ -27,9 +28,8 @@ from artifactmount.steps import Join, Local, Spawn, Steps
 class _Upload:
     """One pack of this session: its chunks, and its id once it is stored."""
 
-    digests: list[bytes]
+    rows: list[TableRow]
     pack: PackId | None = None
-    places: list[Place] = field(default_factory=list)
 
 
 class Packer:
@@ -55,13 +55,12 @@ class Packer:
         self._numbers = count(self._journal.next)
         for number, rows in sorted(self._journal.packs.items()):
             pack = PackId(self._session.id, number)
-            places = [Place(pack, row.offset, row.stored, row.plain) for row in rows]
             self._where.update((row.digest, (len(self._uploads), i)) for i, row in enumerate(rows))
-            self._uploads.append(_Upload([row.digest for row in rows], pack, places))
+            self._uploads.append(_Upload(rows, pack))
             self.used.append(pack)
         self._joined = len(self._uploads)
 
-    def add(self, digest: bytes, plain: int, stored: bytes, *, large: bool = False) -> Steps[None]:
+    def add(self, digest: bytes, plain: int, stored: Buffer, *, large: bool = False) -> Steps[None]:
         """Add a chunk this session has not. `large`: it belongs to a large file, whose chunks come one after the other."""
         builder = self._own if large else self._shared
         if builder.size + len(stored) > (PACK_LIMIT if large else TARGET) and len(builder):
@@ -82,16 +81,17 @@ class Packer:
         for upload, pack in zip(self._uploads[self._joined :], stored, strict=True):
             upload.pack = pack
             self.used.append(pack)
-            upload.places = [Place(pack, place.offset, place.stored, place.plain) for place in upload.places]
         for index in range(self._joined, len(self._uploads)):
-            self._where.update((digest, (index, i)) for i, digest in enumerate(self._uploads[index].digests))
+            self._where.update((row[0], (index, i)) for i, row in enumerate(self._uploads[index].rows))
         self._joined = len(self._uploads)
         self._pending.clear()
 
     def place(self, digest: bytes) -> Place:
         """Where this session stored a chunk that it holds (after `finish`)."""
-        upload, chunk = self._where[digest]
-        return self._uploads[upload].places[chunk]
+        index, chunk = self._where[digest]
+        upload = self._uploads[index]
+        assert upload.pack is not None
+        return Place(upload.pack, *upload.rows[chunk][1:])
 
     def store_metadata(self, card: bytes, delta: bytes, full: bytes) -> Steps[Metadata]:
         """Store a version's card, run and whole manifest (or nothing) in packs of their own; the same ones again are stored once."""
@@ -131,13 +131,13 @@ class Packer:
         """
         forgotten: list[PackId] = []
         for index, upload in enumerate(self._uploads):
-            if upload.pack is None or used.issuperset(upload.digests):
+            if upload.pack is None or used.issuperset(row.digest for row in upload.rows):
                 continue
-            for digest in upload.digests:
+            for digest, *_ in upload.rows:
                 if self._where.get(digest, (-1, 0))[0] == index:
                     del self._where[digest]
             forgotten.append(upload.pack)
-            upload.digests, upload.places = [], []
+            upload.rows = []
         return forgotten
 
     def _send(self, large: bool) -> Steps[None]:
@@ -149,8 +149,7 @@ class Packer:
         else:
             self._shared = self._artifact.cipher.builder()
         rows = yield from self._spawn(builder)
-        places = [Place(PackId(0, 0), row.offset, row.stored, row.plain) for row in rows]
-        self._uploads.append(_Upload([row.digest for row in rows], None, places))
+        self._uploads.append(_Upload(rows))
 
     def _spawn(self, builder: PackBuilder) -> Steps[list[TableRow]]:
         session = yield from self._session.open()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, Protocol
+
+#: Seconds between two looks at the bar: asked for every file, it would cost more than a small file does.
+_EVERY = 0.1
 
 
 class Progress(Protocol):
@@ -40,22 +44,26 @@ class Bar:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._files = self._total_files = 0
+        self._files = self._total_files = self._bytes = 0
+        self._next = 0.0
 
     def begin(self, what: str, total_bytes: int, total_files: int) -> None:
         """See Progress."""
         from tqdm import tqdm  # 40 ms that only work with a bar pays
 
         self.end()
-        self._files, self._total_files = 0, total_files
+        self._files, self._total_files, self._bytes = 0, total_files, 0
         self._bar = tqdm(total=total_bytes or None, desc=what, unit="B", unit_scale=True, delay=2, file=sys.stderr, leave=False)
 
     def advance(self, done_bytes: int, done_files: int) -> None:
         """See Progress."""
-        if self._bar is not None:
-            self._files += done_files
+        self._files += done_files
+        self._bytes += done_bytes
+        if self._bar is not None and (now := time.monotonic()) >= self._next:
+            self._next = now + _EVERY
             self._bar.set_postfix_str(f"{self._files}/{self._total_files} files", refresh=False)
-            self._bar.update(done_bytes)
+            self._bar.update(self._bytes)
+            self._bytes = 0
 
     def end(self) -> None:
         """See Progress."""

@@ -387,7 +387,8 @@ class Proposal:
         tracks = sum(select(table.sizes, modes.translate(_FILE_MODES)))
         own = self._own()
         # By place, as `sizes` counts: two parts may have stored one chunk each for itself.
-        new = {(chunk.place.pack, chunk.digest): chunk.place.plain for chunk in run.all_chunks() if chunk.place.pack.session in own}
+        mine = [pack.session in own for pack in run.packs]
+        new = {(pack, digest): plain for _, digest, pack, _, _, plain in run.places() if mine[pack]}
         changes = bytes(run.changes)
         return Counts(
             files=kinds[Kind.FILE] + kinds[Kind.FILE | 4],

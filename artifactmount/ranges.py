@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from artifactmount.errors import CorruptError
 
@@ -13,8 +13,7 @@ SESSION_LIMIT = 10**16
 NUMBER_LIMIT = 10**8
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PackId:
+class PackId(NamedTuple):
     """A pack: the session that wrote it, and its number there."""
 
     session: int

@@ -21,6 +21,7 @@ RECORD_LIMIT = 1 << 15  # a reference's record
 ROW_LIMIT = (1 << 32) - 2  # an inode is slot << 32 | row + 1
 ROOT_KEY = b""
 
+KIND_MASK = 3
 _EXECUTABLE = 4
 
 
@@ -31,6 +32,9 @@ class Kind(IntEnum):
     FILE = 1
     SYMLINK = 2
     REFERENCE = 3
+
+
+_KINDS = tuple(Kind)  # 0.1 µs where calling the enum is 0.5: every row asks
 
 
 class Change(IntEnum):
@@ -51,7 +55,7 @@ def mode_of(kind: Kind, executable: bool = False) -> int:
 
 def kind_of(mode: int) -> Kind:
     """The kind in a mode byte."""
-    return Kind(mode & 3)
+    return _KINDS[mode & KIND_MASK]
 
 
 def is_executable(mode: int) -> bool:

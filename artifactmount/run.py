@@ -10,9 +10,8 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain, compress, repeat
-from typing import overload
+from typing import NamedTuple, overload
 
 from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, Buffer, chunk_digest, content_digest
 from artifactmount.errors import CorruptError
@@ -41,8 +40,7 @@ _ZERO = bytes(DIGEST_LENGTH)
 _PACK_BYTES_LIMIT = 1 << 26  # an offset beyond this lies in no pack
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkRef:
+class ChunkRef(NamedTuple):
     """A chunk of a file and where the run says it lies. The place is a hint, the digest is the truth."""
 
     digest: bytes

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.manifest import MISSING, Table
@@ -20,8 +21,7 @@ from artifactmount.staging import Listing, Staged, Tracked
 _REFERENCES = (mode_of(Kind.REFERENCE), mode_of(Kind.REFERENCE, True))
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One path that may differ: its row in the version (MISSING if it has none) and in the listing (None when it is gone)."""
 
     key: bytes

@@ -16,7 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -25,12 +25,15 @@ from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import NotFoundError, StagingError
 from artifactmount.folders import Folders
 from artifactmount.ignore import IGNORE_FILE, IGNORE_LIMIT, IgnoreRules
-from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, mode_of, path_of, show_path, split_path
+from artifactmount.reading import FIELDS, Root, file_mode, record_of, unchanged
+from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, path_of, show_path, split_path
+from artifactmount.workers import Workers
 
 #: FAT keeps times to 2 s, the coarsest file system that can hold a staging folder.
 RACY_WINDOW = 2_000_000_000
-_FIELDS = 5  # of a stat record: inode, size, mtime, ctime, mode byte; int64 each
-_RECORD = 8 * _FIELDS
+_RECORD = 8 * FIELDS
+#: Bytes of memory shared with a worker for one job.
+_SLOT = 6 << 20
 _ZERO = bytes(DIGEST_LENGTH)
 _COUNT = struct.Struct("<I")
 _REFUSED = {
@@ -69,38 +72,38 @@ class Listing:
 
     def size(self, row: int) -> int:
         """Size in bytes; 0 for a directory."""
-        return self.records[row * _FIELDS + 1]
+        return self.records[row * FIELDS + 1]
 
     def mtime(self, row: int) -> int:
         """Modification time in ns."""
-        return self.records[row * _FIELDS + 2]
+        return self.records[row * FIELDS + 2]
 
     def digest(self, row: int) -> bytes | None:
         """The trusted content digest, or None."""
         digest = bytes(self.digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH])
         return None if digest == _ZERO else digest
 
-    def learn(self, row: int, digest: bytes, status: os.stat_result | None = None) -> None:
-        """Remember what reading the file gave, and the stat that was true while it was read."""
+    def learn(self, row: int, digest: bytes, record: Sequence[int] | None = None) -> None:
+        """Remember what reading the file gave, and the stat record that was true while it was read."""
         self.digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH] = digest
-        if status is not None:
-            self.modes[row] = file_mode(status)
-            self.records[row * _FIELDS : (row + 1) * _FIELDS] = array("q", _record(status, self.modes[row]))
+        if record is not None:
+            self.modes[row] = record[4]
+            self.records[row * FIELDS : (row + 1) * FIELDS] = array("q", record)
 
     def record(self, row: int) -> tuple[int, ...]:
         """The stat record."""
-        return tuple(self.records[row * _FIELDS : (row + 1) * _FIELDS])
+        return tuple(self.records[row * FIELDS : (row + 1) * FIELDS])
 
     def sizes(self) -> bytes:
         """The sizes as a column (uint64 each)."""
-        return self.records[1::_FIELDS].tobytes()
+        return self.records[1::FIELDS].tobytes()
 
     def encode(self, clock: int) -> bytes:
         """The stat-cache value. What was touched after `clock` minus the racy window is made unequal to every later stat."""
         records = array("q", self.records)
         limit = clock - RACY_WINDOW
-        if len(records) and max(records[2::_FIELDS].tolist() + records[3::_FIELDS].tolist()) >= limit:
-            for at in range(0, len(records), _FIELDS):
+        if len(records) and max(records[2::FIELDS].tolist() + records[3::FIELDS].tolist()) >= limit:
+            for at in range(0, len(records), FIELDS):
                 if max(records[at + 2], records[at + 3]) >= limit:
                     records[at] = -1
         lengths = bytes(map(len, self.names))
@@ -129,26 +132,6 @@ class Listing:
                 self.digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH] = digest
 
 
-def file_mode(status: os.stat_result) -> int:
-    """The mode byte of what a stat shows: of the permission bits only the owner's executable bit is kept."""
-    if stat.S_ISDIR(status.st_mode):
-        return mode_of(Kind.DIRECTORY)
-    if stat.S_ISLNK(status.st_mode):
-        return mode_of(Kind.SYMLINK)
-    return mode_of(Kind.FILE, bool(status.st_mode & stat.S_IXUSR))
-
-
-def stat_record(status: os.stat_result) -> tuple[int, int, int, int, int]:
-    """What tells a file from what it was: inode, size, mtime, ctime, mode byte."""
-    return _record(status, file_mode(status))
-
-
-def _record(status: os.stat_result, mode: int) -> tuple[int, int, int, int, int]:
-    # Inodes are uint64 and the column is int64: only equality counts.
-    inode = status.st_ino if status.st_ino < 1 << 63 else status.st_ino - (1 << 64)
-    return inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, mode
-
-
 class Staged(ABC):
     """What a snapshot reads, wherever the files lie: one folder, or a tree that was put together. Paths are those in the version.
 
@@ -160,6 +143,19 @@ class Staged(ABC):
     key: bytes
     whole = False
     ignored = 0
+    _workers: Workers | None = None
+
+    def workers(self) -> Workers | None:
+        """Processes that read beside this one, started when they are first asked for; None where there cannot be any."""
+        if self._workers is None:
+            self._workers = Workers.start(_SLOT)
+        return self._workers
+
+    def dismiss(self) -> None:
+        """End the processes."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
     @abstractmethod
     def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
@@ -172,6 +168,10 @@ class Staged(ABC):
     @abstractmethod
     def open(self, path: bytes) -> int:
         """A descriptor of a file. Raises StagingError naming it."""
+
+    def located(self, key: bytes, name: bytes) -> tuple[Root, bytes, bytes] | None:
+        """Where a file lies on this machine: below which root, with its directory key and name there. None where it does not."""
+        return None
 
     @abstractmethod
     def target(self, path: bytes) -> bytes:
@@ -235,12 +235,14 @@ class Staging(Staged):
             raise StagingError(f"cannot read {path}: {error.strerror}") from error
         self._folders, self._lock = Folders(self._root), threading.Lock()
         status = os.fstat(self._root)
+        self._where = Root(self.path, status.st_dev, status.st_ino)
         self.key = blake3(f"{status.st_dev} {status.st_ino} ".encode() + os.fsencode(self.path)).digest()[:16]
 
     def __enter__(self) -> Staging:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.dismiss()
         self._folders.close()
         os.close(self._root)
 
@@ -274,6 +276,10 @@ class Staging(Staged):
             os.close(descriptor)
             raise self.changed(path)
         return descriptor
+
+    def located(self, key: bytes, name: bytes) -> tuple[Root, bytes, bytes] | None:
+        """See Staged."""
+        return self._where, key, name
 
     def target(self, path: bytes) -> bytes:
         """What a symlink points to, as it is. Raises StagingError."""
@@ -353,7 +359,7 @@ class Staging(Staged):
             elif kind in (stat.S_IFREG, stat.S_IFLNK):
                 mode = file_mode(status)
                 listing.modes.append(mode)
-                fields += _record(status, mode)
+                fields += record_of(status, mode)
             else:
                 refused.append(f"{self.show(path_of(key, name))} ({_REFUSED.get(kind, 'not a file')})")
                 continue
@@ -380,8 +386,3 @@ def _read_all(descriptor: int, size: int) -> bytes:
         if size < 0:
             break
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def unchanged(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether a file is what it was: regular, and the same inode, size, mtime and ctime."""
-    return stat.S_ISREG(after.st_mode) and _record(before, 0) == _record(after, 0)

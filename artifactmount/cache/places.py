@@ -61,6 +61,8 @@ class PlaceIndex:
         """A live place of a chunk, or None."""
         if self._memory is not None and digest in self._memory:
             return self._memory[digest]
+        if not self._live:
+            return None
         key = self._artifact + digest
         return self._open(key, self._index.get("places", key))
 

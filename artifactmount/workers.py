@@ -1,0 +1,194 @@
+"""Processes beside this one, for many short pieces of work that each let go of the interpreter's lock.
+
+Threads lose more than they win there: whoever wants the lock back waits up to 5 ms for a thread that computes (the "convoy effect",
+bugs.python.org/issue7946): 100,000 files of 10 KB took 27 s of CPU to read, hash and compress in two threads, and 9 s in two processes.
+
+Not `multiprocessing`: what it starts imports the user's main script again, or is a fork of a process that has threads and open databases.
+These are fresh interpreters that know one job at a time and hold nothing, so that they can be killed, and what they did not answer be done
+here. Must not know what the work is.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+_LENGTH = struct.Struct("<I")
+#: Jobs of one worker that were not answered yet: the one at work, one that waits, and one whose answer is being used.
+_AHEAD = 3
+#: A job must fit into a socket's buffer, so that giving one never waits for a worker that waits to be listened to.
+_JOB_LIMIT = 48 << 10
+#: More would only wait for the process that gives out the work.
+_MOST = 4
+_START = "import sys; sys.path.append({!r}); from artifactmount.workers import work; work({}, {}, {})"
+_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class WorkerLostError(Exception):
+    """A worker ended, or would not start. What it was given must be done here."""
+
+
+class Job:
+    """Work that was given to a worker."""
+
+    def __init__(self, worker: _Worker, slot: memoryview) -> None:
+        self._worker, self.slot = worker, slot
+        self.answer: Any = None
+
+    def wait(self) -> Any:
+        """The answer. `slot` holds what was written beside it until `room` more jobs were given. Raises WorkerLostError."""
+        self._worker.wait(self)
+        return self.answer
+
+
+class Workers:
+    """Some processes. `slot` bytes of shared memory are there for each job. Jobs MUST be waited for in the order they were given."""
+
+    def __init__(self, count: int, slot: int) -> None:
+        """Raises WorkerLostError where none can be started."""
+        self._workers: list[_Worker] = []
+        self._given = 0
+        try:
+            for _ in range(count):
+                self._workers.append(_Worker(slot))
+        except OSError as error:
+            self.close()
+            raise WorkerLostError(str(error)) from error
+
+    @staticmethod
+    def start(slot: int) -> Workers | None:
+        """As many as are of use here; None where none can be started."""
+        if not sys.executable or getattr(sys, "frozen", False):
+            return None  # an interpreter inside another program
+        try:
+            return Workers(min(len(os.sched_getaffinity(0)), _MOST), slot)
+        except WorkerLostError:
+            return None
+
+    @property
+    def room(self) -> int:
+        """How many jobs may be given and not waited for."""
+        return len(self._workers) * _AHEAD
+
+    def give(self, call: Callable[..., Any], *arguments: Any) -> Job:
+        """Have `call(slot, *arguments)` done, a function of a module. Raises WorkerLostError, also for a job that is too large."""
+        worker = self._workers[self._given % len(self._workers)]
+        self._given += 1
+        return worker.give(call, arguments)
+
+    def close(self) -> None:
+        """End them, whatever they are at."""
+        while self._workers:
+            self._workers.pop().close()
+
+
+class _Worker:
+    """One process, and the memory that is shared with it."""
+
+    def __init__(self, slot: int) -> None:
+        self._waiting: deque[Job] = deque()
+        self._given = 0
+        descriptor = os.memfd_create("artifactmount", os.MFD_CLOEXEC)
+        here, there = socket.socketpair()
+        try:
+            os.ftruncate(descriptor, slot * _AHEAD)
+            self._memory = mmap.mmap(descriptor, slot * _AHEAD)
+            start = _START.format(_HOME, there.fileno(), descriptor, slot)
+            # In a process group of its own, ^C is not for it; it ends when the socket is closed, also by our death.
+            self._process = subprocess.Popen(
+                (sys.executable, "-c", start),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(there.fileno(), descriptor),
+                process_group=0,
+            )
+        except OSError:
+            here.close()
+            raise
+        finally:
+            there.close()
+            os.close(descriptor)
+        self._socket, self._slots = here, _slots(self._memory, slot)
+
+    def give(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Job:
+        job = Job(self, self._slots[self._given % _AHEAD])
+        message = pickle.dumps((call, arguments), pickle.HIGHEST_PROTOCOL)
+        assert len(self._waiting) < _AHEAD
+        if len(message) > _JOB_LIMIT:
+            raise WorkerLostError(f"a job of {len(message)} bytes")
+        try:
+            self._socket.sendall(_LENGTH.pack(len(message)) + message)
+        except OSError as error:
+            raise WorkerLostError(str(error)) from error
+        self._given += 1
+        self._waiting.append(job)
+        return job
+
+    def wait(self, job: Job) -> None:
+        assert self._waiting[0] is job
+        self._waiting.popleft()
+        try:
+            job.answer = pickle.loads(_receive(self._socket))  # noqa: S301 - our own child, over a socket without a name
+        except (OSError, EOFError) as error:
+            raise WorkerLostError(str(error)) from error
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+        with suppress(BufferError):  # an error's traceback may still hold a piece of it: then it goes with that
+            for slot in self._slots:
+                slot.release()
+            self._memory.close()
+
+
+def work(connection: int, memory: int, slot: int) -> None:
+    """A worker's life: do what is asked until nobody is there any more."""
+    with socket.socket(fileno=connection) as peer, mmap.mmap(memory, slot * _AHEAD) as shared:
+        os.close(memory)
+        slots, given = _slots(shared, slot), 0
+        try:
+            while True:
+                try:
+                    call, arguments = pickle.loads(_receive(peer))  # noqa: S301 - our own parent
+                except (EOFError, ConnectionError):
+                    return
+                answer = pickle.dumps(call(slots[given % _AHEAD], *arguments), pickle.HIGHEST_PROTOCOL)
+                given += 1
+                peer.sendall(_LENGTH.pack(len(answer)) + answer)
+        except ConnectionError:
+            return
+        finally:
+            for each in slots:
+                each.release()
+
+
+def _slots(memory: mmap.mmap, size: int) -> list[memoryview]:
+    view = memoryview(memory)
+    return [view[at : at + size] for at in range(0, size * _AHEAD, size)]
+
+
+def _receive(peer: socket.socket) -> bytearray:
+    """One message. Raises EOFError at the end, OSError."""
+    (length,) = _LENGTH.unpack(_exactly(peer, _LENGTH.size))
+    return _exactly(peer, length)
+
+
+def _exactly(peer: socket.socket, length: int) -> bytearray:
+    content = bytearray(length)
+    view, at = memoryview(content), 0
+    while at < length:
+        got = peer.recv_into(view[at:])
+        if not got:
+            raise EOFError
+        at += got
+    return content
