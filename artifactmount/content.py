@@ -16,6 +16,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, PLAIN_CHUNKING, SINGLE_LIMIT, Buffer, Chunking, content_digest
+from artifactmount.manifest import MISSING
 from artifactmount.pack import compress
 from artifactmount.reading import FIELDS, UNREAD, Folder, Reads, read_files, stat_record, unchanged
 from artifactmount.scan import Found
@@ -53,6 +54,24 @@ class Read(NamedTuple):
     record: Sequence[int]
     digest: bytes
     chunk: Chunk | None
+
+
+class Block(NamedTuple):
+    """New files, read just as they were listed, one after the other in their listing: what is done with them is done to all at once.
+
+    `stored`: the bytes of all, good until the next batch is asked for.
+    """
+
+    reads: Reads
+    stored: memoryview
+
+
+class Batch(NamedTuple):
+    """Some paths, and beside each what was read of it: None where nothing was wanted, and for a file of more than one chunk. Or a block."""
+
+    found: list[Found]
+    reads: Iterable[Read | None]
+    block: Block | None = None
 
 
 class Chunker:
@@ -109,23 +128,22 @@ class ContentReader(Chunker):
         super().__init__(known, threads, chunking)
         self._staging = staging
 
-    def small(self, found: Iterable[Found], wanted: Callable[[Found], bool], files: int = 0) -> Iterator[tuple[Found, Read | None]]:
-        """Every path, in order, with its content where it is `wanted`; None elsewhere, and for a file of more than one chunk.
+    def small(self, found: Iterable[Found], wanted: Callable[[Found], bool], files: int = 0) -> Iterator[Batch]:
+        """Every path, in order, some at a time, with its content where it is `wanted`.
 
         `files`: about how many are wanted. Of many, worker processes read.
         """
         workers = self._staging.workers() if files >= _MANY else None
         room = _AHEAD if workers is None else workers.room
-        waiting: deque[tuple[list[Found], Callable[[], Iterable[Read | None]]]] = deque()
+        waiting: deque[Callable[[], Batch]] = deque()
         for batch in _batches(found):
             if len(waiting) == room:
-                ready, read = waiting.popleft()
-                yield from zip(ready, read(), strict=True)
-            waiting.append((batch, self._begin(batch, wanted, workers)))
-        for ready, read in waiting:
-            yield from zip(ready, read(), strict=True)
+                yield waiting.popleft()()
+            waiting.append(self._begin(batch, wanted, workers))
+        while waiting:
+            yield waiting.popleft()()
 
-    def _begin(self, batch: list[Found], wanted: Callable[[Found], bool], workers: Workers | None) -> Callable[[], Iterable[Read | None]]:
+    def _begin(self, batch: list[Found], wanted: Callable[[Found], bool], workers: Workers | None) -> Callable[[], Batch]:
         """Begin to read a batch; what is given waits for it."""
         if workers is None:
             return self._pool.submit(self._read_batch, batch, wanted).result
@@ -141,26 +159,26 @@ class ContentReader(Chunker):
             else:
                 folders.append(Folder(root, key, [name]))
         if not folders:
-            return partial(repeat, None, len(batch))
+            return partial(Batch, batch, repeat(None, len(batch)))
         try:
             return partial(self._take, batch, chosen, workers.give(read_files, self.chunking, folders))
         except WorkerLostError:
             return partial(self._read_batch, batch, wanted)
 
-    def _take(self, batch: list[Found], chosen: list[Found], job: Job) -> Iterator[Read | None]:
-        """What a worker read; what it left unread, or what is not what was listed, is read here."""
+    def _take(self, batch: list[Found], chosen: list[Found], job: Job) -> Batch:
+        """What a worker read."""
         try:
-            reads: Reads | None = job.wait()
+            reads: Reads = job.wait()
         except WorkerLostError:
-            reads = None
-        read = (self.one(found.path) for found in chosen) if reads is None else self._decode(chosen, reads, job.slot)
-        if len(chosen) == len(batch):
-            yield from read
-            return
+            return self._read_batch(batch, set(chosen).__contains__)
+        if len(chosen) == len(batch) and _is_block(batch, reads):
+            return Batch(batch, (), Block(reads, job.slot))
+        read = self._decode(chosen, reads, job.slot)
         asked = set(map(id, chosen))
-        yield from (next(read) if id(found) in asked else None for found in batch)
+        return Batch(batch, (next(read) if id(found) in asked else None for found in batch))
 
     def _decode(self, chosen: list[Found], reads: Reads, stored: memoryview) -> Iterator[Read | None]:
+        """File by file. What was left unread, or is not what was listed, is read here."""
         lengths, records = array("i", reads.lengths), array("q", reads.records)
         at = 0
         for row, found in enumerate(chosen):
@@ -174,8 +192,8 @@ class ContentReader(Chunker):
                 yield Read(record, digest, Chunk(digest, record[1], None if self.known(digest) else stored[at : at + length]))
             at += max(length, 0)
 
-    def _read_batch(self, batch: list[Found], wanted: Callable[[Found], bool]) -> list[Read | None]:
-        return [self.one(found.path) if wanted(found) else None for found in batch]
+    def _read_batch(self, batch: list[Found], wanted: Callable[[Found], bool]) -> Batch:
+        return Batch(batch, [self.one(found.path) if wanted(found) else None for found in batch])
 
     def one(self, path: bytes) -> Read | None:
         """A small file; None when it is larger than one chunk (it may have grown since it was listed)."""
@@ -210,6 +228,14 @@ class ContentReader(Chunker):
             finally:
                 os.close(descriptor)
         raise self._staging.restless(path)
+
+
+def _is_block(batch: list[Found], reads: Reads) -> bool:
+    first, last = batch[0], batch[-1]
+    listing, start, stop = first.listing, first.row, last.row + 1
+    if listing is None or last.listing is not listing or stop - start != len(batch) or any(found.old != MISSING for found in batch):
+        return False
+    return UNREAD not in array("i", reads.lengths) and listing.records[start * FIELDS : stop * FIELDS].tobytes() == reads.records
 
 
 def _batches(found: Iterable[Found]) -> Iterator[list[Found]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from artifactmount.digest import DIGEST_LENGTH
+from artifactmount.digest import DIGEST_LENGTH, Buffer
 from artifactmount.pack import Place
 from artifactmount.ranges import PackId
 from artifactmount.rows import Change
@@ -100,6 +100,26 @@ class RunBuilder:
         self._chunk_digests += chunks
         for place in places:
             self._copied.add(place)
+
+    def add_files(self, key: bytes, names: Sequence[bytes], modes: Buffer, sizes: array[int], mtimes: array[int], digests: Buffer) -> None:
+        """Add files that are new, and have one chunk each (an empty one none), of one directory."""
+        if not self._dirs or self._dirs[-1] != key:
+            self._dirs.append(key)
+            self._dir_counts.append(0)
+        count = len(names)
+        self._dir_counts[-1] += count
+        self._changes += bytes((Change.ADDED,)) * count
+        self._modes += modes
+        self._name_lengths += bytes(map(len, names))
+        self._names += b"".join(names)
+        self._sizes.extend(array("Q", sizes.tobytes()))
+        self._mtimes.extend(mtimes)
+        self._digests += digests
+        self._target_lengths.extend(array("I", bytes(4 * count)))
+        self._chunk_counts.extend(array("I", map(bool, sizes)))
+        if 0 in sizes:
+            digests = b"".join(digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH] for row, size in enumerate(sizes) if size)
+        self._chunk_digests += digests
 
     def copy(self, key: bytes, run: Run, start: int, stop: int, change: Change | None = None) -> None:
         """Add rows [start, stop) of one directory of a run, with the places they have: slices of columns, no loop over rows.
