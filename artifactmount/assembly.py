@@ -298,7 +298,7 @@ class AssembledStaging(Staged):
         with self._lock:
             return min((self._at(place).clock() for place in by_device.values()), default=0)
 
-    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
+    def walk(self, tracked: Tracked = untracked, expected: int = 0) -> Iterator[Listing]:
         """See Staged. What was ignored was never added."""
         for key in sorted(self._assembly.directories):
             listing = Listing(key, [], bytearray(), array("q"))

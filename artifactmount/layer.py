@@ -7,15 +7,15 @@ of a folder that is merged onto a version. Knows staging and manifests. Must not
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 
 from artifactmount.errors import RefusedError, StagingError
 from artifactmount.ignore import IGNORE_FILE
 from artifactmount.manifest import MISSING, Table
+from artifactmount.reading import WHITEOUT, Entries
 from artifactmount.rows import Kind, path_of, show_path, split_key, split_path
 from artifactmount.run import Run
-from artifactmount.staging import Entries, Listing, Staging, Tracked, untracked
+from artifactmount.staging import Listing, Staging, Tracked, untracked
 
 #: How an overlay marks a directory below which nothing of the lower one shows: as root, as an ordinary user, and fuse-overlayfs.
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque")
@@ -45,7 +45,7 @@ class Layer(Staging):
         """The manifest that it lies over."""
         return self._known[0][0]
 
-    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
+    def walk(self, tracked: Tracked = untracked, expected: int = 0) -> Iterator[Listing]:
         """See Staged. Raises RefusedError where a file would take the place of a folder, or a folder that of a file."""
         for listing in super().walk(tracked):
             listing.hidden = []
@@ -111,7 +111,7 @@ class UpperLayer(Layer):
         """See Staged: as the user sees it."""
         return show_path(path) if path else self._view
 
-    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
+    def walk(self, tracked: Tracked = untracked, expected: int = 0) -> Iterator[Listing]:
         """See Staged. Raises StagingError for what another program, or other options, must have written."""
         self._hidden.clear()
         self._whole.clear()
@@ -128,14 +128,15 @@ class UpperLayer(Layer):
 
     def _entries(self, key: bytes) -> Entries:
         """What lies in a directory, without its whiteouts: these are what it hides of the lower one."""
-        kept: Entries = []
+        found = super()._entries(key)
+        kept: list[int] = []
         hidden: list[bytes] = []
         opaque = self._is_opaque(key)
-        for name, status in super()._entries(key):
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+        for row, (name, mode) in enumerate(zip(found.names, found.modes, strict=True)):
+            if mode == WHITEOUT:
                 hidden.append(name)
             elif not self._files or not name.startswith(_WHITEOUT_PREFIX):
-                kept.append((name, status))
+                kept.append(row)
             elif name == _OPAQUE_FILE:
                 opaque = True
             else:
@@ -143,7 +144,7 @@ class UpperLayer(Layer):
         if opaque or (key and split_key(key)[0] in self._whole):
             self._whole.add(key)
         self._hidden[key] = None if key in self._whole else hidden
-        return kept
+        return found.select(kept)
 
     def _is_opaque(self, key: bytes) -> bool:
         try:
@@ -162,7 +163,7 @@ class UpperLayer(Layer):
         """See Staging: the one that shows in the overlay."""
         hidden = self._hidden[key]
         row = self.lower.find(key, IGNORE_FILE)
-        if hidden is None or IGNORE_FILE in hidden or any(name == IGNORE_FILE for name, _ in found) or row == MISSING:
+        if hidden is None or IGNORE_FILE in hidden or IGNORE_FILE in found.names or row == MISSING:
             return super()._ignore_file(key, found)
         if self.lower.kind(row) is not Kind.FILE:
             return None

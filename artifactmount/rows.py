@@ -22,7 +22,7 @@ ROW_LIMIT = (1 << 32) - 2  # an inode is slot << 32 | row + 1
 ROOT_KEY = b""
 
 KIND_MASK = 3
-_EXECUTABLE = 4
+EXECUTABLE = 4
 
 
 class Kind(IntEnum):
@@ -45,12 +45,12 @@ class Change(IntEnum):
     REMOVED = 2
 
 
-MODES = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.REFERENCE, Kind.FILE | _EXECUTABLE, Kind.REFERENCE | _EXECUTABLE})
+MODES = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.REFERENCE, Kind.FILE | EXECUTABLE, Kind.REFERENCE | EXECUTABLE})
 
 
 def mode_of(kind: Kind, executable: bool = False) -> int:
     """The mode byte of a row: kind, and whether it may be executed (files and references only)."""
-    return kind | (_EXECUTABLE if executable else 0)
+    return kind | (EXECUTABLE if executable else 0)
 
 
 def kind_of(mode: int) -> Kind:
@@ -60,7 +60,7 @@ def kind_of(mode: int) -> Kind:
 
 def is_executable(mode: int) -> bool:
     """Whether a mode byte carries the executable bit."""
-    return bool(mode & _EXECUTABLE)
+    return bool(mode & EXECUTABLE)
 
 
 def key_of(path: bytes) -> bytes:

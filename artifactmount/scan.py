@@ -88,7 +88,7 @@ def scan(staging: Staged, base: Table, remembered: Callable[[bytes], bytes | Non
     """
     result = Scan(base, [], [], whole=staging.whole)
     index = 0
-    for listing in staging.walk(tracked_in(base)):
+    for listing in staging.walk(tracked_in(base), base.count):
         while index < base.dirs and base.dir_key(index) < listing.key:
             result.gone.append(base.dir_key(index))
             index += 1

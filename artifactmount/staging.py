@@ -16,7 +16,10 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from array import array
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -25,9 +28,9 @@ from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import NotFoundError, StagingError
 from artifactmount.folders import Folders
 from artifactmount.ignore import IGNORE_FILE, IGNORE_LIMIT, IgnoreRules
-from artifactmount.reading import FIELDS, Root, file_mode, record_of, unchanged
-from artifactmount.rows import DEPTH_LIMIT, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, path_of, show_path, split_path
-from artifactmount.workers import Workers
+from artifactmount.reading import FIELDS, ODD, ODD_NAMES, Entries, Root, list_folder, list_folders, unchanged
+from artifactmount.rows import DEPTH_LIMIT, EXECUTABLE, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, path_of, show_path, split_path
+from artifactmount.workers import Job, WorkerLostError, Workers
 
 #: FAT keeps times to 2 s, the coarsest file system that can hold a staging folder.
 RACY_WINDOW = 2_000_000_000
@@ -35,16 +38,12 @@ _RECORD = 8 * FIELDS
 #: Bytes of memory shared with a worker for one job.
 _SLOT = 6 << 20
 _ZERO = bytes(DIGEST_LENGTH)
+_ARE_FOLDERS = bytes(mode == Kind.DIRECTORY for mode in range(256))
 _COUNT = struct.Struct("<I")
-_REFUSED = {
-    stat.S_IFSOCK: "socket",
-    stat.S_IFIFO: "FIFO",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-}
-
-Entries = list[tuple[bytes, os.stat_result]]
-"""What lies in a directory: names and stats, in the order of the names."""
+#: So many entries are listed here; what is below, a large tree, by worker processes, which take 0.1 s of CPU to start.
+_MANY = 10_000
+#: Directories that workers list before their turn, and how many of them in one job.
+_LISTED_AHEAD, _LISTED_AT_ONCE = 32, 4
 
 Tracked = Callable[[bytes], Container[bytes]]
 """The names that a version has already in the directory of a key: as with git, what it has is not ignored."""
@@ -158,8 +157,11 @@ class Staged(ABC):
             self._workers = None
 
     @abstractmethod
-    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
-        """Every directory, in the order of rows, without what is ignored unless it is `tracked`. Raises StagingError."""
+    def walk(self, tracked: Tracked = untracked, expected: int = 0) -> Iterator[Listing]:
+        """Every directory, in the order of rows, without what is ignored unless it is `tracked`. Raises StagingError.
+
+        `expected`: about how many entries there are, where that is known.
+        """
 
     @abstractmethod
     def clock(self) -> int:
@@ -294,50 +296,103 @@ class Staging(Staged):
         """A path below the root, or the root, for a message."""
         return show_path(path) if path else self.path
 
-    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
+    def walk(self, tracked: Tracked = untracked, expected: int = 0) -> Iterator[Listing]:
         """See Staged. Raises StagingError naming sockets, devices and FIFOs, after the whole walk."""
+        if expected >= 2 * _MANY and self._apart():
+            self.workers()  # they start while the first entries are listed here
         refused: list[str] = []
         self.ignored, rules = 0, IgnoreRules()
         stack = [(ROOT_KEY, False)]
+        listed = self._ahead()
         while stack:
+            found = listed(stack)
             key, outside = stack.pop()  # outside: in a folder that is ignored, and looked into for what is tracked in it
-            found = self._entries(key)
             if not outside and (content := self._ignore_file(key, found)) is not None:
                 rules.add(key, content)
-            known = tracked(key) if outside or rules else ()
-            names: Entries = []
-            below: list[tuple[bytes, bool]] = []
-            for name, status in found:
-                folder = stat.S_ISDIR(status.st_mode)
-                # The rules are asked last: they cost most. Of a folder that the version has they say what becomes of new files in it.
-                left_out = (folder or name not in known) and (outside or rules.ignores(key, name, folder=folder))
-                if left_out and name not in known:
-                    self._leave_out(key, name)
-                    continue
-                names.append((name, status))
-                if folder:
-                    below.append((child_key(key, name), left_out))
+            if outside or rules:
+                found, below = self._sift(key, found, tracked(key), rules, outside=outside)
+            else:
+                below = [
+                    (child_key(key, name), False) for name, mode in zip(found.names, found.modes, strict=True) if mode == Kind.DIRECTORY
+                ]
             stack += reversed(below)
-            yield self._listing(key, names, refused)
+            yield self._listing(key, found, refused)
         if refused:
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
             raise StagingError(f"cannot be versioned: {', '.join(refused[:5])}{more}; remove them, nothing was committed")
+
+    def _sift(
+        self, key: bytes, found: Entries, known: Container[bytes], rules: IgnoreRules, *, outside: bool
+    ) -> tuple[Entries, list[tuple[bytes, bool]]]:
+        """What of a directory is not ignored, and the directories in it, each with whether only what is tracked counts there."""
+        rows: list[int] = []
+        below: list[tuple[bytes, bool]] = []
+        for row, (name, mode) in enumerate(zip(found.names, found.modes, strict=True)):
+            folder = mode == Kind.DIRECTORY
+            # The rules are asked last: they cost most. Of a folder that the version has they say what becomes of new files in it.
+            left_out = (folder or name not in known) and (outside or rules.ignores(key, name, folder=folder))
+            if left_out and name not in known:
+                self._leave_out(key, name)
+                continue
+            rows.append(row)
+            if folder:
+                below.append((child_key(key, name), left_out))
+        return found.select(rows), below
+
+    def _ahead(self) -> Callable[[list[tuple[bytes, bool]]], Entries]:
+        """What gives the entries of the directory on top of a stack; in a large tree, workers list those below it meanwhile."""
+        asked: deque[tuple[Job, list[bytes]]] = deque()
+        ready: dict[bytes, Entries | None] = {}
+        under_way: set[bytes] = set()
+        seen = 0
+
+        def ask(stack: list[tuple[bytes, bool]], workers: Workers) -> None:
+            wanted = [key for key, _ in stack[: -_LISTED_AHEAD - 1 : -1] if key not in ready and key not in under_way]
+            for at in range(0, len(wanted), _LISTED_AT_ONCE):
+                if len(asked) == workers.room:
+                    return
+                keys = wanted[at : at + _LISTED_AT_ONCE]
+                asked.append((workers.give(list_folders, self._where, keys), keys))
+                under_way.update(keys)
+
+        def entries(stack: list[tuple[bytes, bool]]) -> Entries:
+            nonlocal seen
+            key = stack[-1][0]
+            workers = self.workers() if seen >= _MANY and self._apart() else None
+            if workers is not None and len(ready) < _LISTED_AHEAD:
+                with suppress(WorkerLostError):
+                    ask(stack, workers)
+            while key in under_way:
+                job, keys = asked.popleft()
+                under_way.difference_update(keys)
+                with suppress(WorkerLostError):
+                    ready.update(zip(keys, job.wait(), strict=True))
+            found = ready.pop(key, None) or self._entries(key)  # which says why it cannot be listed
+            seen += len(found.names)
+            return found
+
+        return entries
 
     def _leave_out(self, key: bytes, name: bytes) -> None:
         """Count what is ignored: it is in no listing."""
         self.ignored += 1
 
+    def _apart(self) -> bool:
+        """Whether workers can list it as well: there is no more to an entry than what the folder says."""
+        return type(self)._entries is Staging._entries
+
     def _entries(self, key: bytes) -> Entries:
-        """What lies in a directory, in the order of the names."""
+        """What lies in a directory."""
         try:
-            with self._lock, os.scandir(self._folders.open(key)) as entries:
-                return sorted((os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries)
+            with self._lock:
+                return list_folder(self._folders.open(key))
         except OSError as error:
             raise self.unreadable(path_of(key), error) from error
 
     def _ignore_file(self, key: bytes, found: Entries) -> bytes | None:
         """The content of a directory's ignore file. A link is none: what it leads to is not of the folder."""
-        if not any(name == IGNORE_FILE and stat.S_ISREG(status.st_mode) for name, status in found):
+        at = bisect_left(found.names, IGNORE_FILE)
+        if found.names[at : at + 1] != [IGNORE_FILE] or found.modes[at] & ~EXECUTABLE != Kind.FILE:
             return None
         return self.ignore_file(path_of(key, IGNORE_FILE))
 
@@ -349,25 +404,12 @@ class Staging(Staged):
         return read[0]
 
     def _listing(self, key: bytes, found: Entries, refused: list[str]) -> Listing:
-        listing = Listing(key, [], bytearray(), array("q"))
-        fields: list[int] = []
-        for name, status in found:
-            kind = stat.S_IFMT(status.st_mode)
-            if kind == stat.S_IFDIR:
-                listing.modes.append(Kind.DIRECTORY)
-                fields += (0, 0, 0, 0, 0)  # its own times say nothing about what is below
-            elif kind in (stat.S_IFREG, stat.S_IFLNK):
-                mode = file_mode(status)
-                listing.modes.append(mode)
-                fields += record_of(status, mode)
-            else:
-                refused.append(f"{self.show(path_of(key, name))} ({_REFUSED.get(kind, 'not a file')})")
-                continue
-            listing.names.append(name)
-        self._check_limits(key, listing.names)
-        listing.records = array("q", fields)
-        listing.digests = bytearray(DIGEST_LENGTH * len(listing.names))
-        return listing
+        odd = [row for row, mode in enumerate(found.modes) if mode >= ODD]
+        if odd:
+            refused += (f"{self.show(path_of(key, found.names[row]))} ({ODD_NAMES[found.modes[row]]})" for row in odd)
+            found = found.select([row for row, mode in enumerate(found.modes) if mode < ODD])
+        self._check_limits(key, found.names)
+        return Listing(key, found.names, found.modes, found.records, bytearray(DIGEST_LENGTH * len(found.names)))
 
     def _check_limits(self, key: bytes, names: list[bytes]) -> None:
         if not names:

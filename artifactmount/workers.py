@@ -29,8 +29,7 @@ _AHEAD = 3
 _JOB_LIMIT = 48 << 10
 #: More would only wait for the process that gives out the work.
 _MOST = 4
-_START = "import sys; sys.path.append({!r}); from artifactmount.workers import work; work({}, {}, {})"
-_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_START = "import sys; sys.path[:] = {}; from artifactmount.workers import work; work({}, {}, {})"
 
 
 class WorkerLostError(Exception):
@@ -102,10 +101,10 @@ class _Worker:
         try:
             os.ftruncate(descriptor, slot * _AHEAD)
             self._memory = mmap.mmap(descriptor, slot * _AHEAD)
-            start = _START.format(_HOME, there.fileno(), descriptor, slot)
+            start = _START.format(sys.path, there.fileno(), descriptor, slot)
             # In a process group of its own, ^C is not for it; it ends when the socket is closed, also by our death.
             self._process = subprocess.Popen(
-                (sys.executable, "-c", start),
+                (sys.executable, "-P", "-c", start),  # -P: else a module in the user's folder would be imported
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(there.fileno(), descriptor),

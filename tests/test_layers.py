@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 # the empty name is the package's own __init__.py.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("version",),
-    ("errors",),
+    ("errors", "workers"),
     ("private", "plain", "notify", "mount_options"),
     ("log_lines",),
     ("config", "mountpoint"),
@@ -30,6 +30,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("pack", "acts", "rows"),
     ("crypto", "document"),
     ("folders", "reference"),
+    ("reading",),
     ("run", "run_builder", "squash", "manifest", "merge", "union", "card"),
     ("state", "log", "fold", "names", "retention", "loss"),
     ("store",),
