@@ -19,7 +19,7 @@ from artifactmount.artifact import Artifact
 from artifactmount.cache import Cache
 from artifactmount.cache.places import PlaceIndex
 from artifactmount.card import Card
-from artifactmount.digest import PLAIN_CHUNKING, Chunking
+from artifactmount.digest import PLAIN_CHUNKING, Buffer, Chunking
 from artifactmount.errors import ArtifactError, CorruptError, NotFoundError, RefusedError
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
@@ -319,7 +319,7 @@ def _open_table(path: str, root: bytes) -> Table | None:
     return table if table.root == root else None
 
 
-def pieces_of(columns: bytes, chunking: Chunking = PLAIN_CHUNKING) -> Iterable[tuple[bytes, bytes, int]]:
+def pieces_of(columns: bytes, chunking: Chunking = PLAIN_CHUNKING) -> Iterable[tuple[Buffer, bytes, int]]:
     """The bytes of a card or run as chunks for a metadata pack: (stored bytes, digest, plain length)."""
     for start in range(0, len(columns), PIECE):
         piece = columns[start : start + PIECE]

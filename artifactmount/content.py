@@ -74,6 +74,10 @@ class Batch(NamedTuple):
     block: Block | None = None
 
 
+Fill = Callable[[memoryview, int], int]
+"""Puts bytes of a file from an offset on into a buffer, and says how many; 0 at its end. As `os.preadv` does."""
+
+
 class Chunker:
     """Cuts bytes into chunks, in threads. `known(digest)` is asked from there whether a chunk is needed at all."""
 
@@ -90,21 +94,26 @@ class Chunker:
         digest = self.chunking.digest(plain)
         return Chunk(digest, len(plain), None if self.known(digest) else compress(plain)[1])
 
-    def stream(self, read: Callable[[int, int], bytes]) -> Iterator[list[Chunk]]:
-        """A file of any size as chunks, a window at a time in order. `read(length, offset)` gives its bytes as `os.pread` does."""
-        for window in self._windows(read):
+    def stream(self, fill: Fill) -> Iterator[list[Chunk]]:
+        """A file of any size as chunks, a window at a time in order. Chunks are good until the next window is asked for."""
+        for window in self._windows(fill):
             yield list(self._pool.map(self.chunk, window))
 
-    def _windows(self, read: Callable[[int, int], bytes]) -> Iterator[list[memoryview]]:
-        """The file cut into chunks, some at a time; the next bytes are read while these are hashed."""
-        offset, rest = 0, b""
-        reading = self._pool.submit(read, _WINDOW, 0)
+    def _windows(self, fill: Fill) -> Iterator[list[memoryview]]:
+        """The file cut into chunks, some at a time; the next bytes are read while these are hashed.
+
+        Into two buffers by turns, each with room in front for what the window before left over: a new one for every 16 MiB, and the two
+        made one, took as long as hashing them.
+        """
+        buffers = [memoryview(bytearray(CHUNK_LIMIT + _WINDOW)) for _ in range(2)]
+        turn = offset = rest = 0
+        reading = self._pool.submit(fill, buffers[0][CHUNK_LIMIT:], 0)
         while True:
-            got = reading.result()
-            offset += len(got)
+            buffer, got = buffers[turn], reading.result()
+            turn, offset = 1 - turn, offset + got
+            view = buffer[CHUNK_LIMIT - rest : CHUNK_LIMIT + got]
             if got:
-                reading = self._pool.submit(read, _WINDOW, offset)
-            view = memoryview(rest + got if rest else got)
+                reading = self._pool.submit(fill, buffers[turn][CHUNK_LIMIT:], offset)
             chunks: list[memoryview] = []
             start = 0
             # A cut depends on the CHUNK_LIMIT bytes after its start, so near the end of what was read it must wait for more.
@@ -114,7 +123,8 @@ class Chunker:
                 length = len(view) if whole else self.chunking.cut(view[start:])
                 chunks.append(view[start : start + length])
                 start += length
-            rest = bytes(view[start:])
+            rest = len(view) - start
+            buffers[turn][CHUNK_LIMIT - rest : CHUNK_LIMIT] = view[start:]
             if chunks:
                 yield chunks
             if not got:
@@ -214,7 +224,7 @@ class ContentReader(Chunker):
             descriptor = self._staging.open(path)
             try:
                 before, digests, total = os.fstat(descriptor), list[bytes](), 0
-                for chunks in self.stream(partial(os.pread, descriptor)):
+                for chunks in self.stream(partial(_fill, descriptor)):
                     digests += [chunk.digest for chunk in chunks]
                     total += sum(chunk.plain for chunk in chunks)
                     yield chunks
@@ -228,6 +238,10 @@ class ContentReader(Chunker):
             finally:
                 os.close(descriptor)
         raise self._staging.restless(path)
+
+
+def _fill(descriptor: int, view: memoryview, offset: int) -> int:
+    return os.preadv(descriptor, [view], offset)
 
 
 def _is_block(batch: list[Found], reads: Reads) -> bool:

@@ -104,7 +104,7 @@ class Packer:
             self._metadata[key] = Metadata(PackRanges.of(packs), blake3(delta).digest(), len(delta), whole, len(full))
         return self._metadata[key]
 
-    def _store(self, chunks: Iterable[tuple[bytes, bytes, int]]) -> Steps[list[PackId]]:
+    def _store(self, chunks: Iterable[tuple[Buffer, bytes, int]]) -> Steps[list[PackId]]:
         builder = self._artifact.cipher.builder()
         for stored, digest, plain in chunks:
             if builder.size + len(stored) > PACK_LIMIT and len(builder):

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from artifactmount.digest import DIGEST_LENGTH, SINGLE_LIMIT, Chunking, content_digest
+from artifactmount.digest import DIGEST_LENGTH, SINGLE_LIMIT, Buffer, Chunking, content_digest
 from artifactmount.folders import Folders
 from artifactmount.pack import Codec, compress
 from artifactmount.rows import Kind, mode_of
@@ -148,7 +148,7 @@ def read_files(memory: memoryview, chunking: Chunking, folders: Sequence[Folder]
     return Reads(records.tobytes(), bytes(digests), lengths.tobytes())
 
 
-def _compress(name: bytes, plain: bytes) -> bytes:
+def _compress(name: bytes, plain: bytes) -> Buffer:
     """As `pack.compress`, which takes a third of the time that a small file takes. Where the last files of this kind did not become smaller
     (images, say), only one of eight is tried."""
     kind = name[name.rfind(b".") :]

@@ -184,11 +184,13 @@ class Vendoring:
     def _windows(self, item: _Wanted) -> Iterator[list[Chunk]]:
         referent = Referent.decode(item.record)
 
-        def read(length: int, offset: int) -> bytes:
-            stop = min(offset + length, item.size)
-            return self._sources.read(referent, item.size, offset, stop) if offset < stop else b""
+        def fill(view: memoryview, offset: int) -> int:
+            stop = min(offset + len(view), item.size)
+            content = self._sources.read(referent, item.size, offset, stop) if offset < stop else b""
+            view[: len(content)] = content
+            return len(content)
 
-        return self._chunker.stream(read)
+        return self._chunker.stream(fill)
 
     def _take(self, item: _Wanted, future: Future[list[Chunk]] | None) -> Steps[None]:
         digests: list[bytes] = []

@@ -272,8 +272,8 @@ class Forge:
                 self._put_pack(pack, builder, chewed=chewed)
         if places and self._twist("place", 0.05):
             offset, stored = chance.choice(NUMBERS) % (1 << 26), chance.choice((1, 2 << 20, places[0].stored))
-            places[0] = replace(
-                places[0], offset=offset, stored=stored, pack=chance.choice((pack, PackId(session, 50), PackId(0, _ENDLESS)))
+            places[0] = places[0]._replace(
+                offset=offset, stored=stored, pack=chance.choice((pack, PackId(session, 50), PackId(0, _ENDLESS)))
             )
         mtime = chance.choice((1, -(1 << 63), (1 << 63) - 1, 1 << 62))
         digest = content_digest(list(map(self._name, contents)))

@@ -79,7 +79,7 @@ def a_run() -> bytes:
     builder.add(b"a", b"empty", Change.ADDED, mode_of(Kind.FILE), 0, 1, chunk_digest(b""))
     builder.add(b"a", b"x", Change.ADDED, mode_of(Kind.FILE, True), 1, -1, content, b"", content, [place])
     digest = blake3(two, derive_key_context="artifactmount v1 file content").digest()
-    builder.add(b"a\0b", b"two", Change.ADDED, mode_of(Kind.FILE), 2, 1, digest, b"", two, [place, replace(place, pack=PackId(0, 0))])
+    builder.add(b"a\0b", b"two", Change.ADDED, mode_of(Kind.FILE), 2, 1, digest, b"", two, [place, place._replace(pack=PackId(0, 0))])
     return builder.finish()
 
 

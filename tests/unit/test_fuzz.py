@@ -134,7 +134,7 @@ def test_a_run_names_only_packs_that_may_be() -> None:
 
     good = Place(PackId(10**16 - 1, 10**8 - 1), 0, 1, 1)
     assert run_again(run_of(good)) == run_of(good)
-    for bad in (replace(good, pack=PackId(10**16, 0)), replace(good, pack=PackId(0, 10**8)), replace(good, stored=(2 << 20) + 1)):
+    for bad in (good._replace(pack=PackId(10**16, 0)), good._replace(pack=PackId(0, 10**8)), good._replace(stored=(2 << 20) + 1)):
         with pytest.raises(CorruptError):
             run_again(run_of(bad))
 

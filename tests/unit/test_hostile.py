@@ -229,7 +229,7 @@ def test_a_target_with_a_nul_is_no_target() -> None:
 def test_the_chunks_of_a_large_file_are_made_when_they_are_asked_for() -> None:
     place = Place(PackId(0, 0), 0, 1, 2)
     names = [chunk_digest(b"%d" % n) for n in range(4)]
-    places = [replace(place, plain=n + 1) for n in range(3)]
+    places = [place._replace(plain=n + 1) for n in range(3)]
     three = Row(Kind.FILE, 6, digest=content_digest(names[:3]), chunks=b"".join(names[:3]), places=places)
     one = Row(Kind.FILE, 2, digest=names[3], chunks=names[3], places=[place])
     run = run_of((b"", b"a", one), (b"", b"b", three), (b"", b"c", Row(Kind.FILE, digest=content_digest([]))))
@@ -241,7 +241,7 @@ def test_the_chunks_of_a_large_file_are_made_when_they_are_asked_for() -> None:
     assert [list(run.chunk_starts(row)) for row in range(3)] == [[0, 2], [0, 1, 3, 6], [0]]
     count = 1 << 15
     many = Row(
-        Kind.FILE, count, digest=content_digest(names[:1] * count), chunks=names[0] * count, places=[replace(place, plain=1)] * count
+        Kind.FILE, count, digest=content_digest(names[:1] * count), chunks=names[0] * count, places=[place._replace(plain=1)] * count
     )
     run = run_of((b"", b"many", many))
     run.chunks(0)[0]
