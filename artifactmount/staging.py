@@ -17,9 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -28,9 +26,10 @@ from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import NotFoundError, StagingError
 from artifactmount.folders import Folders
 from artifactmount.ignore import IGNORE_FILE, IGNORE_LIMIT, IgnoreRules
-from artifactmount.reading import FIELDS, ODD, ODD_NAMES, Entries, Root, list_folder, list_folders, unchanged
+from artifactmount.lookahead import Lookahead
+from artifactmount.reading import FIELDS, ODD, ODD_NAMES, Entries, Root, list_folder, unchanged
 from artifactmount.rows import DEPTH_LIMIT, EXECUTABLE, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, path_of, show_path, split_path
-from artifactmount.workers import Job, WorkerLostError, Workers
+from artifactmount.workers import Workers
 
 #: FAT keeps times to 2 s, the coarsest file system that can hold a staging folder.
 RACY_WINDOW = 2_000_000_000
@@ -40,11 +39,6 @@ _SLOT = 6 << 20
 _ZERO = bytes(DIGEST_LENGTH)
 _ARE_FOLDERS = bytes(mode == Kind.DIRECTORY for mode in range(256))
 _COUNT = struct.Struct("<I")
-#: So many entries are listed here; what is below, a large tree, by worker processes, which take 0.1 s of CPU to start.
-_MANY = 10_000
-#: Directories that workers list before their turn, and how many of them in one job.
-_LISTED_AHEAD, _LISTED_AT_ONCE = 32, 4
-
 Tracked = Callable[[bytes], Container[bytes]]
 """The names that a version has already in the directory of a key: as with git, what it has is not ignored."""
 
@@ -298,15 +292,16 @@ class Staging(Staged):
 
     def walk(self, tracked: Tracked = untracked, expected: int = 0) -> Iterator[Listing]:
         """See Staged. Raises StagingError naming sockets, devices and FIFOs, after the whole walk."""
-        if expected >= 2 * _MANY and self._apart():
-            self.workers()  # they start while the first entries are listed here
         refused: list[str] = []
         self.ignored, rules = 0, IgnoreRules()
-        stack = [(ROOT_KEY, False)]
-        listed = self._ahead()
-        while stack:
-            found = listed(stack)
-            key, outside = stack.pop()  # outside: in a folder that is ignored, and looked into for what is tracked in it
+        keys, outsides = [ROOT_KEY], [False]  # outside: in a folder that is ignored, and looked into for what is tracked in it
+        ahead = Lookahead(self._where, self.workers, expected) if self._apart() else None
+        while keys:
+            listed = ahead.take(keys) if ahead is not None else None
+            key, outside = keys.pop(), outsides.pop()
+            found = self._entries(key) if listed is None else listed
+            if ahead is not None:
+                ahead.note(found)
             if not outside and (content := self._ignore_file(key, found)) is not None:
                 rules.add(key, content)
             if outside or rules:
@@ -315,7 +310,9 @@ class Staging(Staged):
                 below = [
                     (child_key(key, name), False) for name, mode in zip(found.names, found.modes, strict=True) if mode == Kind.DIRECTORY
                 ]
-            stack += reversed(below)
+            for inner, left_out in reversed(below):
+                keys.append(inner)
+                outsides.append(left_out)
             yield self._listing(key, found, refused)
         if refused:
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
@@ -338,40 +335,6 @@ class Staging(Staged):
             if folder:
                 below.append((child_key(key, name), left_out))
         return found.select(rows), below
-
-    def _ahead(self) -> Callable[[list[tuple[bytes, bool]]], Entries]:
-        """What gives the entries of the directory on top of a stack; in a large tree, workers list those below it meanwhile."""
-        asked: deque[tuple[Job, list[bytes]]] = deque()
-        ready: dict[bytes, Entries | None] = {}
-        under_way: set[bytes] = set()
-        seen = 0
-
-        def ask(stack: list[tuple[bytes, bool]], workers: Workers) -> None:
-            wanted = [key for key, _ in stack[: -_LISTED_AHEAD - 1 : -1] if key not in ready and key not in under_way]
-            for at in range(0, len(wanted), _LISTED_AT_ONCE):
-                if len(asked) == workers.room:
-                    return
-                keys = wanted[at : at + _LISTED_AT_ONCE]
-                asked.append((workers.give(list_folders, self._where, keys), keys))
-                under_way.update(keys)
-
-        def entries(stack: list[tuple[bytes, bool]]) -> Entries:
-            nonlocal seen
-            key = stack[-1][0]
-            workers = self.workers() if seen >= _MANY and self._apart() else None
-            if workers is not None and len(ready) < _LISTED_AHEAD:
-                with suppress(WorkerLostError):
-                    ask(stack, workers)
-            while key in under_way:
-                job, keys = asked.popleft()
-                under_way.difference_update(keys)
-                with suppress(WorkerLostError):
-                    ready.update(zip(keys, job.wait(), strict=True))
-            found = ready.pop(key, None) or self._entries(key)  # which says why it cannot be listed
-            seen += len(found.names)
-            return found
-
-        return entries
 
     def _leave_out(self, key: bytes, name: bytes) -> None:
         """Count what is ignored: it is in no listing."""

@@ -42,15 +42,17 @@ class Job:
     def __init__(self, worker: _Worker, slot: memoryview) -> None:
         self._worker, self.slot = worker, slot
         self.answer: Any = None
+        self.done = False
 
     def wait(self) -> Any:
         """The answer. `slot` holds what was written beside it until `room` more jobs were given. Raises WorkerLostError."""
-        self._worker.wait(self)
+        while not self.done:
+            self._worker.listen()
         return self.answer
 
 
 class Workers:
-    """Some processes. `slot` bytes of shared memory are there for each job. Jobs MUST be waited for in the order they were given."""
+    """Some processes. `slot` bytes of shared memory are there for each job. Jobs are answered in the order they were given."""
 
     def __init__(self, count: int, slot: int) -> None:
         """Raises WorkerLostError where none can be started."""
@@ -121,7 +123,8 @@ class _Worker:
     def give(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Job:
         job = Job(self, self._slots[self._given % _AHEAD])
         message = pickle.dumps((call, arguments), pickle.HIGHEST_PROTOCOL)
-        assert len(self._waiting) < _AHEAD
+        while len(self._waiting) == _AHEAD:  # nobody wants the answer any more
+            self.listen()
         if len(message) > _JOB_LIMIT:
             raise WorkerLostError(f"a job of {len(message)} bytes")
         try:
@@ -132,13 +135,15 @@ class _Worker:
         self._waiting.append(job)
         return job
 
-    def wait(self, job: Job) -> None:
-        assert self._waiting[0] is job
-        self._waiting.popleft()
+    def listen(self) -> None:
+        """Take the next answer."""
         try:
+            job = self._waiting[0]
             job.answer = pickle.loads(_receive(self._socket))  # noqa: S301 - our own child, over a socket without a name
         except (OSError, EOFError) as error:
             raise WorkerLostError(str(error)) from error
+        self._waiting.popleft()
+        job.done = True
 
     def close(self) -> None:
         self._socket.close()

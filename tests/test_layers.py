@@ -31,6 +31,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("crypto", "document"),
     ("folders", "reference"),
     ("reading",),
+    ("lookahead",),
     ("run", "run_builder", "squash", "manifest", "merge", "union", "card"),
     ("state", "log", "fold", "names", "retention", "loss"),
     ("store",),

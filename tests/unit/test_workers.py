@@ -140,7 +140,7 @@ def test_a_large_tree_is_listed_by_workers_in_the_same_order(tmp_path: Path, mon
     (tmp_path / ".artifactignore").write_text("07\n")
     with Staging(str(tmp_path)) as staging:
         here = [(listing.key, listing.names, listing.modes, listing.records) for listing in staging.walk()]
-    monkeypatch.setattr("artifactmount.staging._MANY", 1)
+    monkeypatch.setattr("artifactmount.lookahead._MANY", 1)
     with Staging(str(tmp_path)) as staging:
         there = [(listing.key, listing.names, listing.modes, listing.records) for listing in staging.walk()]
         assert staging._workers is not None
@@ -163,3 +163,10 @@ def test_a_file_that_changed_since_it_was_listed_is_read_again(tmp_path: Path) -
             assert read is not None and read.chunk is not None and read.record[1] == len(b"other content")
         finally:
             reader.close()
+
+
+def test_answers_that_nobody_waits_for_are_in_nobodys_way(workers: Workers) -> None:
+    """A snapshot that begins anew gives up what it had asked for."""
+    for number in range(3 * workers.room):
+        workers.give(echo, number)
+    assert [workers.give(echo, number).wait()[0] for number in range(100, 110)] == list(range(100, 110))
