@@ -28,27 +28,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Over Ceph: leave out what says nothing of it, and remember why."""
-    if config.getoption("--s3") == "moto":
-        return
+    """Leave out what is for the other server, over Ceph also what says nothing of it; and remember why."""
+    over_ceph = config.getoption("--s3") == "ceph"
     kept, left_out = list[pytest.Item](), list[pytest.Item]()
     reasons = config.stash.setdefault(_left_out, {})
     for item in items:
-        only = item.get_closest_marker("moto_only")
-        reason = "do not use the S3 server" if not _uses_s3(item) else str(only.args[0]) if only else None
+        reason = _no_test_of_ceph(item) if over_ceph else _no_test_of_moto(item)
         if reason is None:
-            item.add_marker(pytest.mark.timeout(_CEPH_SECONDS), append=False)
             kept.append(item)
         else:
             reasons[reason] = reasons.get(reason, 0) + 1
             left_out.append(item)
-    config.hook.pytest_deselected(items=left_out)
+        if over_ceph:
+            item.add_marker(pytest.mark.timeout(_CEPH_SECONDS), append=False)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
     items[:] = kept
+
+
+def _no_test_of_moto(item: pytest.Item) -> str | None:
+    return "are for scripts/test --s3 ceph" if item.get_closest_marker("ceph_only") else None
+
+
+def _no_test_of_ceph(item: pytest.Item) -> str | None:
+    if not _uses_s3(item):
+        return "do not use the S3 server"
+    only = item.get_closest_marker("moto_only")
+    return str(only.args[0]) if only else None
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Says what was left out."""
-    return [f"left out over Ceph: {count} that {reason}" for reason, count in config.stash.get(_left_out, {}).items()]
+    return [f"left out: {count} that {reason}" for reason, count in config.stash.get(_left_out, {}).items()]
 
 
 def _uses_s3(item: pytest.Item) -> bool:
