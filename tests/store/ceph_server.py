@@ -118,7 +118,7 @@ class Cluster:
 
     def _start_daemon(self, program: str, *arguments: str) -> None:
         # setpriv: however this process ends, the daemon does, too.
-        command = ["setpriv", "--pdeathsig", "KILL", program, "-c", self._config, "--foreground", *arguments]
+        command: list[str | Path] = ["setpriv", "--pdeathsig", "KILL", program, "-c", self._config, "--foreground", *arguments]
         with (self._folder / f"{program}.out").open("wb") as out:
             daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
         self._daemons.append((program, daemon))
