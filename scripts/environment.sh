@@ -1,5 +1,6 @@
 # Sourced by scripts/test and scripts/quickstart, never run by itself. `prepare_environment run|test` makes sure that everything they
 # need is here: system packages (installed when root, else named), and .venv with this project installed in it, editable.
+# `prepare_ceph` does it for the packages of `scripts/test --s3 ceph`, which nothing else needs.
 # The second time it only compares a stamp. `run` is what users need; `test` adds the test tools.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -56,9 +57,20 @@ quietly() {
   return "$status"
 }
 
-install_packages() { # run|test
-  local missing
-  mapfile -t missing < <(missing_packages "$1")
+# A whole Ceph of one machine, without a manager, which is not needed.
+missing_ceph_packages() {
+  command -v radosgw >/dev/null || echo radosgw
+  command -v ceph-mon >/dev/null || echo ceph-mon
+  command -v ceph-osd >/dev/null || echo ceph-osd
+  { command -v ceph && command -v radosgw-admin && command -v ceph-authtool; } >/dev/null || echo ceph-common
+}
+
+prepare_ceph() { install_packages ceph; }
+
+install_packages() { # run|test|ceph
+  local missing list=missing_packages
+  [[ $1 != ceph ]] || list=missing_ceph_packages
+  mapfile -t missing < <("$list" "$1")
   (( ${#missing[@]} )) || return 0
   if (( EUID )) || ! command -v apt-get >/dev/null; then
     say "Some system packages are missing: ${missing[*]}"
@@ -69,7 +81,7 @@ install_packages() { # run|test
   export DEBIAN_FRONTEND=noninteractive
   quietly apt-get update
   quietly apt-get install --yes --no-install-recommends "${missing[@]}"
-  mapfile -t missing < <(missing_packages "$1")
+  mapfile -t missing < <("$list" "$1")
   if (( ${#missing[@]} )); then
     say "Still missing after the installation: ${missing[*]} (Python 3.11 or newer is needed)"
     return 1

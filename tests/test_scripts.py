@@ -72,6 +72,12 @@ def test_missing_packages_are_named_when_they_cannot_be_installed(tmp_path: Path
     assert ("systemd" in ran.stderr) == (os.geteuid() == 0)  # else the tests that need it are skipped
 
 
+def test_missing_packages_of_ceph_are_named_and_only_those(tmp_path: Path) -> None:
+    ran = bash("-c", f'source "{ROOT}/scripts/environment.sh"; PATH="{tmp_path}"; prepare_ceph')
+    assert ran.returncode == 1
+    assert "sudo apt-get install radosgw ceph-mon ceph-osd ceph-common)" in ran.stderr
+
+
 @pytest.mark.parametrize(("what", "said"), [("run", ""), ("docs", ""), ("test", "torch\n")])
 def test_only_tests_ask_for_pytorch(what: str, said: str) -> None:
     fakes = "is_prepared() { false; }; install_packages() { :; }; make_environment() { :; }; install_pytorch() { echo torch; }"

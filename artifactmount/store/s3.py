@@ -305,7 +305,7 @@ class S3Store:
                 if _code(error) == "ServerSideEncryptionConfigurationNotFoundError":
                     return None
                 raise
-        for rule in answer["ServerSideEncryptionConfiguration"]["Rules"]:
+        for rule in answer["ServerSideEncryptionConfiguration"].get("Rules", []):  # Ceph 16 says "nothing" by naming no rule
             default = rule.get("ApplyServerSideEncryptionByDefault")
             if default is not None:
                 return ServerSideEncryption(default["SSEAlgorithm"], default.get("KMSMasterKeyID"))

@@ -300,6 +300,7 @@ def test_a_pack_that_dies_in_part_is_written_anew(anywhere: Program, tmp_path: P
     assert anywhere.run("verify").out.endswith(" read: all good\n")
 
 
+@pytest.mark.moto_only("use a versioned bucket, where Ceph 16 ignores If-None-Match")
 def test_a_versioned_bucket_keeps_no_old_version_of_content(s3_server: Server, tmp_path: Path) -> None:
     bucket = s3_server.make_bucket(versioned=True)
     program = Program(tmp_path, f"s3://{bucket}/some/prefix", s3_server.environment())

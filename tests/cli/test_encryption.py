@@ -291,6 +291,7 @@ def typed(program: Program, *arguments: str, says: list[str], code: int = 0) -> 
     return shown.decode()
 
 
+@pytest.mark.moto_only("need a KMS, which Ceph is not")
 def test_a_key_in_kms(empty_bucket: Program, s3_server: Server) -> None:
     """Against the KMS of the same server, over HTTP; at an address that says that it is meant for KMS."""
     program = empty_bucket

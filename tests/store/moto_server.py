@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import select
 import sys
 import threading
 from collections.abc import Iterable
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.wsgi import ClosingIterator
+
+from tests.store.parent import wait_for_end_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -50,9 +51,8 @@ class QuietHandler(MotoRequestHandler):
 
 
 def end_with(parent: int) -> None:
-    """End this process when its stdin closes or the parent is gone; a child that the parent forked may hold the pipe open."""
-    while os.getppid() == parent and not select.select([sys.stdin], [], [], 1)[0]:
-        pass
+    """End this process with its parent."""
+    wait_for_end_of(parent)
     os._exit(0)
 
 

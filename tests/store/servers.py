@@ -4,7 +4,8 @@
         bucket = server.make_bucket()
         subprocess.run(["artifactmount", "init", f"s3://{bucket}/p"], env={**os.environ, **server.environment()})
 
-Tests take the fixture `s3_server` (tests/conftest.py), which starts one for the whole session when it is first asked for.
+Tests take the fixture `s3_server` (tests/conftest.py), which starts one for the whole session when it is first asked for: moto's, or with
+`--s3 ceph` Ceph's.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parent.parent.parent
 _START_SECONDS = 60
+_START_SECONDS_OF_CEPH = 300  # 15 on idle cores
 _STOP_SECONDS = 10
+_ACCESS_KEY, _SECRET_KEY = "tester", "made-up"
 
 
 class Server:
@@ -36,7 +39,7 @@ class Server:
         self.endpoint = endpoint = f"http://127.0.0.1:{ports[0]}"
         self.tls_endpoint = f"https://127.0.0.1:{ports[1]}" if len(ports) > 1 else ""
         self.pid = pid
-        session = boto3.session.Session("tester", "made-up", region_name="us-east-1")
+        session = boto3.session.Session(_ACCESS_KEY, _SECRET_KEY, region_name="us-east-1")
         self.client: S3Client = session.client("s3", endpoint_url=endpoint)
 
     def environment(self, endpoint: str | None = None) -> dict[str, str]:
@@ -44,8 +47,8 @@ class Server:
         return {
             "AWS_ENDPOINT_URL": endpoint or self.endpoint,
             "AWS_ENDPOINT_URL_S3": endpoint or self.endpoint,
-            "AWS_ACCESS_KEY_ID": "tester",
-            "AWS_SECRET_ACCESS_KEY": "made-up",
+            "AWS_ACCESS_KEY_ID": _ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": _SECRET_KEY,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_REGION": "us-east-1",
             "AWS_CONFIG_FILE": os.devnull,
@@ -75,9 +78,22 @@ class Server:
 
 @contextmanager
 def s3_server(*arguments: str | Path, environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """Start a server, and stop it in the end, however that comes. `arguments` and `environment` are for the server itself."""
+    """Start moto's server, and stop it in the end, however that comes. `arguments` and `environment` are for the server itself."""
+    with _running("tests.store.moto_server", *arguments, environment=environment, seconds=_START_SECONDS) as server:
+        yield server
+
+
+@contextmanager
+def ceph_server() -> Iterator[Server]:
+    """The same with Ceph's: it takes a quarter of a minute to start, and judges who asks."""
+    with _running("tests.store.ceph_server", _ACCESS_KEY, _SECRET_KEY, environment=None, seconds=_START_SECONDS_OF_CEPH) as server:
+        yield server
+
+
+@contextmanager
+def _running(module: str, *arguments: str | Path, environment: dict[str, str] | None, seconds: float) -> Iterator[Server]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.store.moto_server", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=_ROOT,
         stdin=subprocess.PIPE,  # its end is the sign to stop, also when this process is killed
         stdout=subprocess.PIPE,
@@ -87,10 +103,10 @@ def s3_server(*arguments: str | Path, environment: dict[str, str] | None = None)
     assert process.stdin is not None and process.stdout is not None
     with process.stdin, process.stdout:
         try:
-            ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
+            ready, _, _ = select.select([process.stdout], [], [], seconds)
             ports = process.stdout.readline().split() if ready else []
             if not ports:
-                raise RuntimeError(f"the S3 server did not start: {process.poll()}")
+                raise RuntimeError(f"the S3 server did not start: {module} {process.poll()}")
             server = Server(ports, process.pid)
             try:
                 yield server
