@@ -19,12 +19,13 @@ from artifactmount.fetch import GAP, Fetcher, Stretch
 from artifactmount.pack import Place
 from artifactmount.progress import Progress
 from artifactmount.ranges import PackId
+from artifactmount.reading import Root
 from artifactmount.rows import path_of, show_path
 from artifactmount.run import ChunkRef
 from artifactmount.state import State
 from artifactmount.target import Target
 from artifactmount.workers import Job, WorkerLostError, Workers
-from artifactmount.writing import Root, Small, write_files
+from artifactmount.writing import Small, write_files
 
 #: So much is looked through for what lies together in a pack, and fetched ahead: bytes, files, and pieces of packs.
 _BATCH_BYTES = 32 << 20

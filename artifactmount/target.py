@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import NotFoundError, RefusedError
 from artifactmount.folders import Folders
+from artifactmount.reading import Root
 from artifactmount.run import ChunkRef
-from artifactmount.writing import Root, put_new
+from artifactmount.writing import put_new
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTS = ".artifactmount-"

@@ -10,21 +10,12 @@ from __future__ import annotations
 import os
 import pickle
 from functools import cache
-from typing import NamedTuple
 
 from artifactmount.crypto import Cipher
 from artifactmount.errors import CorruptError
 from artifactmount.folders import Folders
 from artifactmount.ranges import PackId
-
-
-class Root(NamedTuple):
-    """A folder as it can be opened again: only while the path leads to this inode."""
-
-    path: str
-    device: int
-    inode: int
-
+from artifactmount.reading import Root
 
 #: A file of one chunk: the key of its folder, its name, time of modification (ns) and whether it may be executed; offset, stored and plain
 #: length of its chunk in a pack, and the digest. A bare tuple: a million of them are made in one process, to be written by others.
