@@ -158,6 +158,11 @@ class ArtifactCipher:
         self.chunking = chunking
         self._key, self._bound = key, bytes.fromhex(project_id) + name.encode()
         self._held: dict[tuple[PackId, bytes], AESGCM] = {}
+        self._made_of = key, chunking, project_id, name
+
+    def __reduce__(self) -> tuple[type[ArtifactCipher], tuple[bytes, Chunking, str, str]]:
+        """For a worker process: the keys derived so far stay here."""
+        return ArtifactCipher, self._made_of
 
     # -- records -------------------------------------------------------------------------------------------------------------------
     def record(self, kind: Record, seq: int, plain: bytes) -> bytes:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Chunks of a pack that lie closer than this are read in one request.
-_GAP = 1 << 20
+GAP = 1 << 20
 _REFRESHES = 16
 _TABLES = 256
 _TABLE_ROWS = 1 << 19  # of all tables kept: 300 bytes each
@@ -51,10 +51,10 @@ def stretches(wanted: Iterable[T], ref_of: Callable[[T], ChunkRef]) -> list[list
     groups: list[list[T]] = []
     for items in by_pack.values():
         items.sort(key=lambda item: ref_of(item).place.offset)
-        end = -_GAP - 1
+        end = -GAP - 1
         for item in items:
             place = ref_of(item).place
-            if place.offset - end > _GAP:
+            if place.offset - end > GAP:
                 groups.append([])
             groups[-1].append(item)
             end = max(end, place.offset + place.stored)

@@ -185,6 +185,10 @@ class Run:
         """Where each name starts in the heap, and one past the end (n + 1 items). Made anew at each call."""
         return array("Q", accumulate(self.name_lengths, initial=0))
 
+    def chunk_offsets(self) -> array[int]:
+        """Where the chunks of each row begin in `chunk_columns`, and one past the end (n + 1 items). Made anew at each call."""
+        return array("Q", accumulate(self.chunk_counts, initial=0))
+
     # -- one row -------------------------------------------------------------------------------------------------------------------
     def path(self, row: int) -> bytes:
         """The path of a row. Adds up everything before it: for messages, not for loops."""

@@ -1,7 +1,8 @@
 """A folder that a download fills: nothing is written through a link, and nothing of the user's is lost. Knows no versions and no store.
 
 Every folder is opened from its parent without following links, so a store (or another user) that plants one cannot lead a write elsewhere.
-A file is written under a number in a hidden folder beside, checked, and renamed when it is whole.
+A small file is written whole before it gets a name at all (see `writing`). A large one, and every one where that is not possible, is
+written under a number in a hidden folder beside, checked, and renamed when it is whole.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from collections.abc import Callable, Iterable
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import NotFoundError, RefusedError
 from artifactmount.folders import Folders
+from artifactmount.reading import Root
 from artifactmount.run import ChunkRef
+from artifactmount.writing import put_new
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTS = ".artifactmount-"
@@ -157,6 +160,25 @@ class Target:
         """An unnamed file of `size` zeros to write into."""
         with _explained(self.path):
             return PartialFile(self._parts_folder(), size, executable)
+
+    def put(self, key: bytes, name: bytes, content: bytes, mtime: int, executable: bool) -> None:
+        """Write a small file whole, with its time, in the place of a file or link if one is there. Raises RefusedError on a full disk."""
+        if put_new(self.folder(key), name, content, mtime, executable):
+            return
+        part = self.part(len(content), executable)
+        try:
+            part.write(0, content)
+            self.name_part(part, key, name, mtime)
+        finally:
+            part.close()
+
+    def root(self) -> Root | None:
+        """The folder as worker processes open it; None where they cannot write: the file system has no files without names."""
+        with contextlib.suppress(OSError):
+            os.close(os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, dir_fd=self._root))
+            status = os.fstat(self._root)
+            return Root(self.path, status.st_dev, status.st_ino)
+        return None
 
     def name_part(self, part: PartialFile, key: bytes, name: bytes, mtime: int) -> None:
         """Give a whole file its time and name, in the place of a file or link if one is there."""

@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -80,11 +80,14 @@ class Workers:
         """How many jobs may be given and not waited for."""
         return len(self._workers) * _AHEAD
 
-    def give(self, call: Callable[..., Any], *arguments: Any) -> Job:
-        """Have `call(slot, *arguments)` done, a function of a module. Raises WorkerLostError, also for a job that is too large."""
+    def give(self, call: Callable[..., Any], *arguments: Any, content: Sequence[bytes] = ()) -> Job:
+        """Have `call(slot, *arguments)` done, a function of a module. `content` is written to the slot, one part behind the other.
+
+        Raises WorkerLostError, also for a job that is too large.
+        """
         worker = self._workers[self._given % len(self._workers)]
         self._given += 1
-        return worker.give(call, arguments)
+        return worker.give(call, arguments, content)
 
     def close(self) -> None:
         """End them, whatever they are at."""
@@ -120,13 +123,17 @@ class _Worker:
             os.close(descriptor)
         self._socket, self._slots = here, _slots(self._memory, slot)
 
-    def give(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Job:
+    def give(self, call: Callable[..., Any], arguments: tuple[Any, ...], content: Sequence[bytes]) -> Job:
         job = Job(self, self._slots[self._given % _AHEAD])
         message = pickle.dumps((call, arguments), pickle.HIGHEST_PROTOCOL)
         while len(self._waiting) == _AHEAD:  # nobody wants the answer any more
             self.listen()
-        if len(message) > _JOB_LIMIT:
-            raise WorkerLostError(f"a job of {len(message)} bytes")
+        if len(message) > _JOB_LIMIT or sum(map(len, content)) > len(job.slot):
+            raise WorkerLostError(f"a job of {len(message)} bytes, and {sum(map(len, content))} beside")
+        at = 0
+        for part in content:
+            job.slot[at : at + len(part)] = part
+            at += len(part)
         try:
             self._socket.sendall(_LENGTH.pack(len(message)) + message)
         except OSError as error:
