@@ -50,6 +50,15 @@ def read_in_place(path: str) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
 
+def _let_go(view: memoryview) -> None:
+    """Let the pages of a mapping go, all of which were just hashed: they stay in the page cache, and come back as they are read.
+
+    They would count as this process's own: 80 of 170 MB for a version of 1M files.
+    """
+    if isinstance(view.obj, mmap.mmap):
+        view.obj.madvise(mmap.MADV_DONTNEED)
+
+
 class Catalog:
     """What the versions of one artifact hold. `version` arguments come from a state of that artifact."""
 
@@ -251,7 +260,9 @@ class Catalog:
             view = read_in_place(path)
         except OSError:
             return None  # swept, or the whole cache deleted, a moment ago
-        return Run(view, digest, check=False) if blake3(view).digest() == digest else None
+        found = blake3(view).digest()
+        _let_go(view)
+        return Run(view, digest, check=False) if found == digest else None
 
     def _read(self, version: Version | StatePart) -> tuple[bytes, bytes, bytes]:
         """`read_stored`, and all three kept in the cache: who wants one mostly wants another soon, and they came together. A run that is
@@ -313,7 +324,9 @@ def _chain_name(digests: Iterable[bytes]) -> str:
 
 def _open_table(path: str, root: bytes) -> Table | None:
     try:
-        table = Table(read_in_place(path))
+        view = read_in_place(path)
+        table = Table(view)
+        _let_go(view)
     except (CorruptError, OSError):
         return None  # the cache may be damaged or swept: it is only a cache
     return table if table.root == root else None

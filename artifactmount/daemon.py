@@ -158,6 +158,7 @@ async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callab
             try:
                 _raise_read_ahead(mount.mountpoint)
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+                nursery.start_soon(reader.tend)
                 ready()
                 await pyfuse3.main()
             finally:

@@ -25,6 +25,7 @@ from artifactmount.run import ChunkRef
 from artifactmount.sources.access import Sources
 from artifactmount.state import State
 from artifactmount.store import Store
+from artifactmount.store.kept import KeptFiles
 
 _NAMES = ("lookup", "getattr", "readlink", "opendir", "readdir", "releasedir", "listxattr", "getxattr", "statfs")
 _OPERATIONS = (*_NAMES, "open", "read", "release")
@@ -44,7 +45,7 @@ class MeteredReader(Reader):
         self._results = {result: (metrics.lookups.labels(result), metrics.looked.labels(result)) for result in ("memory", "disk", "miss")}
 
     def _make_fetcher(self, artifact: str) -> Fetcher:
-        return _MeteredFetcher(self._project, artifact, self._metrics)
+        return _MeteredFetcher(self._project, artifact, self._kept, self._metrics)
 
     def _found(self, result: str, content: bytes) -> None:
         number, size = self._results[result]
@@ -53,8 +54,8 @@ class MeteredReader(Reader):
 
 
 class _MeteredFetcher(Fetcher):
-    def __init__(self, project: Project, name: str, metrics: Metrics) -> None:
-        super().__init__(project, name)
+    def __init__(self, project: Project, name: str, kept: KeptFiles | None, metrics: Metrics) -> None:
+        super().__init__(project, name, kept)
         self._count = _of_source(metrics, "store")
 
     def chunk(self, ref: ChunkRef, state: State, run: bytes) -> bytes:

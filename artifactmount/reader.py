@@ -24,6 +24,8 @@ from artifactmount.ranges import PackId
 from artifactmount.rows import show_path
 from artifactmount.sources.access import Access, Sources
 from artifactmount.state import State
+from artifactmount.store.folder import FolderStore
+from artifactmount.store.kept import KeptFiles
 from artifactmount.tree import File, RunSlot
 
 _log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ _NEAR = 1 << 20  # the kernel's own read-ahead comes a little out of order
 #: get, and a program would wait for a store that answers nothing for four minutes (240.7 s measured) instead of two.
 _LONG = 5.0  # seconds
 _MOMENT = 1.0
+#: How often packs that nobody reads any more, or that were deleted, are let go of.
+_TEND_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -135,6 +139,7 @@ class Reader:
     def __init__(self, project: Project, hopper: Hopper, sources: Sources | None = None) -> None:
         self._project, self._hopper = project, hopper
         self._blocks = Blocks(project.cache, sources or Sources(Access(())))
+        self._kept = KeptFiles(project.store) if isinstance(project.store, FolderStore) else None
         self._fetchers: dict[str, Fetcher] = {}
         self._files: OrderedDict[File, OpenFile] = OrderedDict()
         self._memory: OrderedDict[bytes, bytes] = OrderedDict()
@@ -150,10 +155,16 @@ class Reader:
     # -- what who counts overrides -------------------------------------------------------------------------------------------------
     def _make_fetcher(self, artifact: str) -> Fetcher:
         """What fetches the chunks of an artifact."""
-        return Fetcher(self._project, artifact)
+        return Fetcher(self._project, artifact, self._kept)
 
     def _found(self, result: str, content: bytes) -> None:
         """A piece was found: in "memory", on "disk" in the cache, or, a "miss", where it lies. Here nobody counts."""
+
+    async def tend(self) -> None:
+        """Let go of packs from time to time, until cancelled: a deleted one takes its place on the disk for as long as it is open."""
+        while self._kept is not None:
+            await trio.sleep(_TEND_SECONDS)
+            self._kept.let_go()
 
     # -- reading -------------------------------------------------------------------------------------------------------------------
 

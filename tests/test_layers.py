@@ -36,6 +36,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("state", "log", "fold", "names", "retention", "loss"),
     ("store",),
     ("store.folder", "store.s3", "store.memory"),
+    ("store.kept",),
     ("kms",),
     ("sources",),
     ("sources.disk", "sources.s3", "sources.web"),
