@@ -84,7 +84,7 @@ class Fetcher:
         if self._kept is None or place.plain > _SMALL or place.stored > _SMALL:
             return None
         state = self._project.proven(self._artifact.name)
-        if state is None or state.resolve(place.pack) != place.pack:
+        if state is None or place.pack not in state.packs:  # moved or deleted; a copy of the project by hard links may have it still
             return None
         stored = self._kept.peek(self._artifact.pack_key(place.pack), place.offset, place.stored)
         try:

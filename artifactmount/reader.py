@@ -161,10 +161,13 @@ class Reader:
         """A piece was found: in "memory", on "disk" in the cache, or, a "miss", where it lies. Here nobody counts."""
 
     async def tend(self) -> None:
-        """Let go of packs from time to time, until cancelled: a deleted one takes its place on the disk for as long as it is open."""
+        """Let go of packs from time to time, until cancelled: a deleted one takes its place on the disk for as long as it is open.
+
+        In a thread, as the last close of a deleted file waits for its disk. What fails is logged, and tried again the next time.
+        """
         while self._kept is not None:
             await trio.sleep(_TEND_SECONDS)
-            self._kept.let_go()
+            await self._hopper.begin("tend", self._kept.let_go).done.wait()
 
     # -- reading -------------------------------------------------------------------------------------------------------------------
 
