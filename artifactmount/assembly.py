@@ -23,7 +23,8 @@ from blake3 import blake3
 from artifactmount.checkout import check_there
 from artifactmount.digest import Chunking
 from artifactmount.errors import NotFoundError, RefusedError, StagingError
-from artifactmount.reading import Root, stat_record
+from artifactmount.folders import Root
+from artifactmount.reading import stat_record
 from artifactmount.rows import (
     DEPTH_LIMIT,
     NAME_LIMIT,

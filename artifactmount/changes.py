@@ -9,7 +9,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 
-from artifactmount.content import Block, Chunk, Content, ContentReader, Read
+from artifactmount.content import Chunk, Content, ContentReader, NewFiles, Read
 from artifactmount.digest import DIGEST_LENGTH, SINGLE_LIMIT
 from artifactmount.manifest import MISSING, Table
 from artifactmount.merge import diff
@@ -40,8 +40,8 @@ class Changes:
         """Read what must be read and give the rows that differ from `scan.base`. Listings learn the digests found."""
         builder, base = RunBuilder(), scan.base
         for batch in self._reader.small(scan.found(), self._must_read, scan.files):
-            if batch.block is not None:
-                yield from self._block(builder, batch.found, batch.block)
+            if isinstance(batch, NewFiles):
+                yield from self._new(builder, batch)
                 continue
             for found, read in zip(batch.found, batch.reads, strict=True):
                 if read is not None:
@@ -52,21 +52,21 @@ class Changes:
                     yield from self._other(builder, base, found, found.listing)
         return builder
 
-    def _block(self, builder: RunBuilder, batch: list[Found], block: Block) -> Steps[None]:
+    def _new(self, builder: RunBuilder, files: NewFiles) -> Steps[None]:
         """New files of one folder, by whole columns: of a first snapshot all are, and row by row took four times as long."""
-        listing, start, stop = batch[0].listing, batch[0].row, batch[-1].row + 1
+        listing, start, stop = files.found[0].listing, files.found[0].row, files.found[-1].row + 1
         assert listing is not None
-        records, digests = array("q", block.reads.records), block.reads.digests
+        records, digests = array("q", files.reads.records), files.reads.digests
         listing.digests[start * DIGEST_LENGTH : stop * DIGEST_LENGTH] = digests
         sizes, at = records[1::FIELDS], 0
         if self._packer is not None:
-            for row, length in enumerate(array("i", block.reads.lengths)):
+            for row, length in enumerate(array("i", files.reads.lengths)):
                 digest = digests[row * DIGEST_LENGTH : (row + 1) * DIGEST_LENGTH]
                 if length and not self._reader.known(digest):
-                    yield from self._packer.add(digest, sizes[row], block.stored[at : at + length])
+                    yield from self._packer.add(digest, sizes[row], files.stored[at : at + length])
                 at += length
         builder.add_files(listing.key, listing.names[start:stop], listing.modes[start:stop], sizes, records[2::FIELDS], digests)
-        self._progress.advance(sum(sizes), len(batch))
+        self._progress.advance(sum(sizes), len(files.found))
 
     def _small(self, builder: RunBuilder, base: Table, found: Found, read: Read) -> Steps[None]:
         """A file that was read whole."""

@@ -56,22 +56,22 @@ class Read(NamedTuple):
     chunk: Chunk | None
 
 
-class Block(NamedTuple):
+class Batch(NamedTuple):
+    """Some paths, and beside each what was read of it: None where nothing was wanted, and for a file of more than one chunk."""
+
+    found: list[Found]
+    reads: Iterable[Read | None]
+
+
+class NewFiles(NamedTuple):
     """New files, read just as they were listed, one after the other in their listing: what is done with them is done to all at once.
 
     `stored`: the bytes of all, good until the next batch is asked for.
     """
 
+    found: list[Found]
     reads: Reads
     stored: memoryview
-
-
-class Batch(NamedTuple):
-    """Some paths, and beside each what was read of it: None where nothing was wanted, and for a file of more than one chunk. Or a block."""
-
-    found: list[Found]
-    reads: Iterable[Read | None]
-    block: Block | None = None
 
 
 Fill = Callable[[memoryview, int], int]
@@ -138,14 +138,14 @@ class ContentReader(Chunker):
         super().__init__(known, threads, chunking)
         self._staging = staging
 
-    def small(self, found: Iterable[Found], wanted: Callable[[Found], bool], files: int = 0) -> Iterator[Batch]:
+    def small(self, found: Iterable[Found], wanted: Callable[[Found], bool], files: int = 0) -> Iterator[Batch | NewFiles]:
         """Every path, in order, some at a time, with its content where it is `wanted`.
 
         `files`: about how many are wanted. Of many, worker processes read.
         """
         workers = self._staging.workers() if files >= _MANY else None
         room = _AHEAD if workers is None else workers.room
-        waiting: deque[Callable[[], Batch]] = deque()
+        waiting: deque[Callable[[], Batch | NewFiles]] = deque()
         for batch in _batches(found):
             if len(waiting) == room:
                 yield waiting.popleft()()
@@ -153,7 +153,7 @@ class ContentReader(Chunker):
         while waiting:
             yield waiting.popleft()()
 
-    def _begin(self, batch: list[Found], wanted: Callable[[Found], bool], workers: Workers | None) -> Callable[[], Batch]:
+    def _begin(self, batch: list[Found], wanted: Callable[[Found], bool], workers: Workers | None) -> Callable[[], Batch | NewFiles]:
         """Begin to read a batch; what is given waits for it."""
         if workers is None:
             return self._pool.submit(self._read_batch, batch, wanted).result
@@ -175,14 +175,15 @@ class ContentReader(Chunker):
         except WorkerLostError:
             return partial(self._read_batch, batch, wanted)
 
-    def _take(self, batch: list[Found], chosen: list[Found], job: Job) -> Batch:
+    def _take(self, batch: list[Found], chosen: list[Found], job: Job) -> Batch | NewFiles:
         """What a worker read."""
         try:
             reads: Reads = job.wait()
         except WorkerLostError:
-            return self._read_batch(batch, set(chosen).__contains__)
-        if len(chosen) == len(batch) and _is_block(batch, reads):
-            return Batch(batch, (), Block(reads, job.slot))
+            asked = set(map(id, chosen))
+            return self._read_batch(batch, lambda found: id(found) in asked)
+        if len(chosen) == len(batch) and _are_new(batch, reads):
+            return NewFiles(batch, reads, job.slot)
         read = self._decode(chosen, reads, job.slot)
         asked = set(map(id, chosen))
         return Batch(batch, (next(read) if id(found) in asked else None for found in batch))
@@ -244,7 +245,7 @@ def _fill(descriptor: int, view: memoryview, offset: int) -> int:
     return os.preadv(descriptor, [view], offset)
 
 
-def _is_block(batch: list[Found], reads: Reads) -> bool:
+def _are_new(batch: list[Found], reads: Reads) -> bool:
     first, last = batch[0], batch[-1]
     listing, start, stop = first.listing, first.row, last.row + 1
     if listing is None or last.listing is not listing or stop - start != len(batch) or any(found.old != MISSING for found in batch):

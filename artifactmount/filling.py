@@ -16,10 +16,10 @@ from operator import itemgetter
 from artifactmount.crypto import Cipher
 from artifactmount.errors import CorruptError
 from artifactmount.fetch import GAP, Fetcher, Stretch
+from artifactmount.folders import Root
 from artifactmount.pack import Place
 from artifactmount.progress import Progress
 from artifactmount.ranges import PackId
-from artifactmount.reading import Root
 from artifactmount.rows import path_of, show_path
 from artifactmount.run import ChunkRef
 from artifactmount.state import State

@@ -7,11 +7,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import NamedTuple
 
 from artifactmount.rows import ROOT_KEY, child_key, split_key
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = 128
+
+
+class Root(NamedTuple):
+    """A folder as another process can open it: only while the path leads to this inode."""
+
+    path: str
+    device: int
+    inode: int
+
+    def open(self) -> int:
+        """A descriptor. Raises OSError, also where the path leads elsewhere now."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) != (self.device, self.inode):
+            os.close(descriptor)
+            raise FileNotFoundError(self.path)
+        return descriptor
 
 
 class Folders:

@@ -75,7 +75,7 @@ class Journal:
                 self.session = session
             case {"reserved": int(number)}:
                 self.next = max(self.next, number + 1)
-            case {"stored": int(number), "rows": str(rows)}:
+            case {"stored": int(number), "table": str(rows)}:
                 self.packs[number] = [TableRow(*row) for row in _ROW.iter_unpack(bytes.fromhex(rows))]
 
     # -- writing -------------------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class Journal:
 
     def stored(self, number: int, rows: Sequence[TableRow]) -> None:
         """The store has a pack, with this table of contents."""
-        self._append({"stored": number, "rows": b"".join(_ROW.pack(*row) for row in rows).hex()})
+        self._append({"stored": number, "table": b"".join(_ROW.pack(*row) for row in rows).hex()})
 
     def forget(self, *, durably: bool = False) -> bool:
         """The session ended. `durably`: whether nobody can go on with it, also after a power cut."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from artifactmount.errors import RefusedError, StagingError
 from artifactmount.ignore import IGNORE_FILE
 from artifactmount.manifest import MISSING, Table
-from artifactmount.reading import WHITEOUT, Entries
+from artifactmount.reading import WHITEOUT, Listed
 from artifactmount.rows import Kind, path_of, show_path, split_key, split_path
 from artifactmount.run import Run
 from artifactmount.staging import Listing, Staging, Tracked, untracked
@@ -126,7 +126,7 @@ class UpperLayer(Layer):
         if (hidden := self._hidden[key]) is not None:
             hidden.append(name)
 
-    def _entries(self, key: bytes) -> Entries:
+    def _entries(self, key: bytes) -> Listed:
         """What lies in a directory, without its whiteouts: these are what it hides of the lower one."""
         found = super()._entries(key)
         kept: list[int] = []
@@ -159,7 +159,7 @@ class UpperLayer(Layer):
         except OSError as error:
             raise self.unreadable(path_of(key), error) from error
 
-    def _ignore_file(self, key: bytes, found: Entries) -> bytes | None:
+    def _ignore_file(self, key: bytes, found: Listed) -> bytes | None:
         """See Staging: the one that shows in the overlay."""
         hidden = self._hidden[key]
         row = self.lower.find(key, IGNORE_FILE)

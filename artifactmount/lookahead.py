@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from artifactmount.reading import Entries, Root, list_folders
+from artifactmount.folders import Root
+from artifactmount.reading import Listed, list_folders
 from artifactmount.workers import Job, WorkerLostError, Workers
 
 #: So many entries are listed by who walks: workers take 0.1 s of CPU to start, as much as listing these.
 _MANY = 10_000
-#: Directories that are listed before their turn at most, and how many of them in one job.
-_AHEAD, _AT_ONCE = 32, 4
+#: Directories that are listed before their turn at most, and entries in them; how many are one job, unless they are large.
+_AHEAD, _ENTRIES, _AT_ONCE, _LARGE = 32, 200_000, 4, 4_000
 
 
 class Lookahead:
@@ -23,18 +24,18 @@ class Lookahead:
         self._root, self._workers = root, workers
         self._asked: deque[tuple[Job, list[bytes]]] = deque()
         self._under_way: set[bytes] = set()
-        self._ready: dict[bytes, Entries | None] = {}
-        self._seen = 0
+        self._ready: dict[bytes, Listed | None] = {}
+        self._seen = self._held = self._largest = 0
         if expected >= 2 * _MANY:
             workers()
 
-    def take(self, keys: Sequence[bytes]) -> Entries | None:
+    def take(self, keys: Sequence[bytes]) -> Listed | None:
         """The entries of the directory whose turn it is, the last of `keys`; those before it come later, in reverse.
 
         None where it was not listed, or cannot be: who walks does it.
         """
         workers = self._workers() if self._seen >= _MANY else None
-        if workers is not None and len(self._ready) < _AHEAD:
+        if workers is not None and len(self._ready) < _AHEAD and self._held < _ENTRIES:
             with suppress(WorkerLostError):
                 self._ask(keys, workers)
         key = keys[-1]
@@ -42,18 +43,28 @@ class Lookahead:
             job, asked = self._asked.popleft()
             self._under_way.difference_update(asked)
             with suppress(WorkerLostError):
-                self._ready.update(zip(asked, job.wait(), strict=True))
-        return self._ready.pop(key, None)
+                for one, found in zip(asked, job.wait(), strict=True):
+                    self._ready[one] = found
+                    self._held += _count(found)
+        found = self._ready.pop(key, None)
+        self._held -= _count(found)
+        return found
 
-    def note(self, found: Entries) -> None:
+    def note(self, found: Listed) -> None:
         """So much was listed, by whomever."""
-        self._seen += len(found.names)
+        self._seen += _count(found)
+        self._largest = max(self._largest, _count(found))
 
     def _ask(self, keys: Sequence[bytes], workers: Workers) -> None:
         wanted = [key for key in keys[: -_AHEAD - 1 : -1] if key not in self._ready and key not in self._under_way]
-        for at in range(0, len(wanted), _AT_ONCE):
+        step = 1 if self._largest > _LARGE else _AT_ONCE
+        for at in range(0, len(wanted), step):
             if len(self._asked) == workers.room:
                 return
-            some = wanted[at : at + _AT_ONCE]
+            some = wanted[at : at + step]
             self._asked.append((workers.give(list_folders, self._root, some), some))
             self._under_way.update(some)
+
+
+def _count(found: Listed | None) -> int:
+    return 0 if found is None else len(found.names)

@@ -121,7 +121,7 @@ class PackBuilder:
 
     def __init__(self, checks: int = 2 * DIGEST_LENGTH, around: int = 0) -> None:
         self._rows: list[tuple[bytes, int, int, int]] = []
-        self._blocks: list[bytearray] = []  # what chunks were copied into, and so many bytes of each are used
+        self._blocks: list[bytearray | bytes] = []  # what chunks were copied into, and so many bytes of each are used
         self._used: list[int] = []
         self._checks, self._around = checks, around
         #: bytes of the pack so far
@@ -134,13 +134,17 @@ class PackBuilder:
         """Add a chunk of `plain` bytes, as `compress` gave it."""
         length = len(stored)
         self._rows.append((digest, length + self._around, plain, _RAW if length == plain else _ZSTD))
+        self.size += _ROW.size + length + self._around
+        if length >= _BLOCK:  # nothing is zeroed first, and bytes are not even copied
+            self._blocks.append(bytes(stored))
+            self._used.append(length)
+            return
         if not self._blocks or self._used[-1] + length > len(self._blocks[-1]):
-            self._blocks.append(bytearray(max(_BLOCK, length)))
+            self._blocks.append(bytearray(_BLOCK))
             self._used.append(0)
         at = self._used[-1]
-        self._blocks[-1][at : at + length] = stored
+        memoryview(self._blocks[-1])[at : at + length] = stored
         self._used[-1] = at + length
-        self.size += _ROW.size + length + self._around
 
     def finish(self) -> bytes:
         """The pack's bytes."""

@@ -52,7 +52,6 @@ from artifactmount.steps import Local, Steps
 #: When a whole manifest is stored beside the delta (design: the chain to read stays short, at a bounded share of the bytes).
 _FULL_BYTES = 1 << 20
 _FULL_CHAIN = 64
-_NOWHERE = Place(PackId(0, 0), 0, 0, 0)
 _FILE_MODES = bytes(1 if mode & 3 in (Kind.FILE, Kind.REFERENCE) else 0 for mode in range(256))
 
 
@@ -362,6 +361,8 @@ class Proposal:
             self._packer.forget_partly_used(used)
             elsewhere = {digest: self._places.find(digest) for digest in used if digest not in self._packer}
             needed = {digest for digest, place in elsewhere.items() if place is None}
+            if not needed and not given and not elsewhere:
+                return self._packer.place
             if not needed:
                 gifts = chain(given, repeat(None))
                 return lambda digest: next(gifts) or elsewhere.get(digest) or self._packer.place(digest)
@@ -416,7 +417,7 @@ def nothing() -> Table:
 
 def as_run(builder: RunBuilder) -> Run:
     """Rows as a run whose chunks lie nowhere: for tables, which ask for no places."""
-    delta = builder.finish(lambda _: _NOWHERE)
+    delta = builder.finish_without_places()
     return Run(delta, blake3(delta).digest(), check=False)
 
 

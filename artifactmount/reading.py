@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from artifactmount.digest import DIGEST_LENGTH, SINGLE_LIMIT, Buffer, Chunking, content_digest
-from artifactmount.folders import Folders
+from artifactmount.folders import Folders, Root
 from artifactmount.pack import Codec, compress
 from artifactmount.rows import Kind, mode_of
 
@@ -24,7 +24,7 @@ UNREAD = -1
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
 _NONE = bytes(DIGEST_LENGTH)
 _EMPTY = content_digest([])
-_ROOTS, _KINDS = 16, 256
+_ROOTS, _KINDS = 4, 256  # each root with up to 128 folders open, of the 1,024 files that a process may have
 _KIND_MASK = 0o170000
 _FILE, _EXECUTABLE, _SYMLINK = mode_of(Kind.FILE), mode_of(Kind.FILE, True), mode_of(Kind.SYMLINK)
 _DIRECTORY, _NO_RECORD = mode_of(Kind.DIRECTORY), (0,) * FIELDS
@@ -39,14 +39,6 @@ ODD_NAMES = {ODD: "not a file", 0x81: "socket", 0x82: "FIFO", 0x83: "character d
 Record = tuple[int, int, int, int, int]
 
 
-class Root(NamedTuple):
-    """A folder as it can be opened again: only while the path leads to this inode."""
-
-    path: str
-    device: int
-    inode: int
-
-
 class Folder(NamedTuple):
     """Files to be read, of one folder below a root: its directory key, and their names."""
 
@@ -55,7 +47,7 @@ class Folder(NamedTuple):
     names: list[bytes]
 
 
-class Entries(NamedTuple):
+class Listed(NamedTuple):
     """What lies in a folder, in the order of the names: mode bytes and stat records (FIELDS int64 each; zeros for a folder).
 
     What is neither file, folder nor link has one of the mode bytes from ODD on.
@@ -65,12 +57,12 @@ class Entries(NamedTuple):
     modes: bytearray
     records: array[int]
 
-    def select(self, rows: Sequence[int]) -> Entries:
+    def select(self, rows: Sequence[int]) -> Listed:
         """Only these rows."""
         records = array("q")
         for row in rows:
             records += self.records[row * FIELDS : (row + 1) * FIELDS]
-        return Entries([self.names[row] for row in rows], bytearray(self.modes[row] for row in rows), records)
+        return Listed([self.names[row] for row in rows], bytearray(self.modes[row] for row in rows), records)
 
 
 class Reads(NamedTuple):
@@ -84,7 +76,7 @@ class Reads(NamedTuple):
     lengths: bytes
 
 
-def list_folder(descriptor: int) -> Entries:
+def list_folder(descriptor: int) -> Listed:
     """What lies in an open folder. Raises OSError."""
     with os.scandir(descriptor) as entries:
         found = sorted([(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries])
@@ -103,15 +95,15 @@ def list_folder(descriptor: int) -> Entries:
             mode = WHITEOUT if kind == stat.S_IFCHR and not status.st_rdev else _ODD.get(kind, ODD)
         modes.append(mode)
         fields += record_of(status, mode)
-    return Entries([name for name, _ in found], modes, array("q", fields))
+    return Listed([name for name, _ in found], modes, array("q", fields))
 
 
-def list_folders(memory: memoryview, root: Root, keys: Sequence[bytes]) -> list[Entries | None]:
+def list_folders(memory: memoryview, root: Root, keys: Sequence[bytes]) -> list[Listed | None]:
     """What lies in folders; None for one that cannot be listed."""
     return [_list(root, key) for key in keys]
 
 
-def _list(root: Root, key: bytes) -> Entries | None:
+def _list(root: Root, key: bytes) -> Listed | None:
     try:
         return list_folder(_folders(root).open(key))
     except OSError:
@@ -151,7 +143,7 @@ def read_files(memory: memoryview, chunking: Chunking, folders: Sequence[Folder]
 def _compress(name: bytes, plain: bytes) -> Buffer:
     """As `pack.compress`, which takes a third of the time that a small file takes. Where the last files of this kind did not become smaller
     (images, say), only one of eight is tried."""
-    kind = name[name.rfind(b".") :]
+    _, kind = os.path.splitext(name)
     failed = _stubborn.get(kind, 0)
     if failed >= 8 and failed % 8:
         _stubborn[kind] = failed + 1
@@ -222,10 +214,6 @@ def _folders(root: Root) -> Folders:
             descriptor, folders = _open.pop(next(iter(_open)))
             folders.close()
             os.close(descriptor)
-        descriptor = os.open(root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        status = os.fstat(descriptor)
-        if (status.st_dev, status.st_ino) != (root.device, root.inode):
-            os.close(descriptor)
-            raise FileNotFoundError(root.path)
+        descriptor = root.open()
         _open[root] = descriptor, Folders(descriptor)
     return _open[root][1]

@@ -28,6 +28,22 @@ class _Places:
         stored.append(place.stored)
         plain.append(place.plain)
 
+    def look_up(self, digests: Iterable[bytes], place_of: Callable[[bytes], Place]) -> None:
+        """Add the places of many."""
+        packs, offsets, stored, plain = (column.append for column in self.columns)
+        number = self.packs.setdefault
+        for pack, offset, length, whole in map(place_of, digests):
+            packs(number(pack, len(self.packs)))
+            offsets(offset)
+            stored(length)
+            plain(whole)
+
+    def nowhere(self, count: int) -> None:
+        """Add that many places of no pack."""
+        self.packs[PackId(0, 0)] = 0
+        for column in self.columns:
+            column.frombytes(bytes(4 * count))
+
     def copy(self, run: Run, start: int, stop: int) -> None:
         """Add the places of a run's chunks [start, stop)."""
         packs, *others = run.chunk_columns
@@ -171,13 +187,22 @@ class RunBuilder:
                     yield key, bytes(self._names[name:name_end]), self._sizes[row], digests
                 row, name, digest = row + 1, name_end, end
 
+    def finish_without_places(self) -> bytes:
+        """The bytes of a run whose chunks lie nowhere."""
+        places = _Places()
+        if self._chunk_digests:
+            places.nowhere(len(self._chunk_digests) // DIGEST_LENGTH)
+        return self._finish(places)
+
     def finish(self, place_of: Callable[[bytes], Place] | None = None) -> bytes:
         """The run's bytes. `place_of(chunk digest)` says where each chunk lies; without it, the places given with the rows hold."""
         places = self._copied
         if place_of is not None:
             places = _Places()
-            for digest in self.chunk_digests():
-                places.add(place_of(digest))
+            places.look_up(self.chunk_digests(), place_of)
+        return self._finish(places)
+
+    def _finish(self, places: _Places) -> bytes:
         listed = self._listed_digests()
         dir_heap = b"".join(self._dirs)
         header = HEADER.pack(

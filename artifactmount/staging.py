@@ -24,10 +24,10 @@ from blake3 import blake3
 
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import NotFoundError, StagingError
-from artifactmount.folders import Folders
+from artifactmount.folders import Folders, Root
 from artifactmount.ignore import IGNORE_FILE, IGNORE_LIMIT, IgnoreRules
 from artifactmount.lookahead import Lookahead
-from artifactmount.reading import FIELDS, ODD, ODD_NAMES, Entries, Root, list_folder, unchanged
+from artifactmount.reading import FIELDS, ODD, ODD_NAMES, Listed, list_folder, unchanged
 from artifactmount.rows import DEPTH_LIMIT, EXECUTABLE, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, path_of, show_path, split_path
 from artifactmount.workers import Workers
 
@@ -137,18 +137,19 @@ class Staged(ABC):
     whole = False
     ignored = 0
     _workers: Workers | None = None
+    _workers_tried = False
 
     def workers(self) -> Workers | None:
         """Processes that read beside this one, started when they are first asked for; None where there cannot be any."""
-        if self._workers is None:
-            self._workers = Workers.start(_SLOT)
+        if not self._workers_tried:  # once: where none can be started, each directory would try again
+            self._workers, self._workers_tried = Workers.start(_SLOT), True
         return self._workers
 
     def dismiss(self) -> None:
         """End the processes."""
         if self._workers is not None:
             self._workers.close()
-            self._workers = None
+        self._workers, self._workers_tried = None, False
 
     @abstractmethod
     def walk(self, tracked: Tracked = untracked, expected: int = 0) -> Iterator[Listing]:
@@ -319,8 +320,8 @@ class Staging(Staged):
             raise StagingError(f"cannot be versioned: {', '.join(refused[:5])}{more}; remove them, nothing was committed")
 
     def _sift(
-        self, key: bytes, found: Entries, known: Container[bytes], rules: IgnoreRules, *, outside: bool
-    ) -> tuple[Entries, list[tuple[bytes, bool]]]:
+        self, key: bytes, found: Listed, known: Container[bytes], rules: IgnoreRules, *, outside: bool
+    ) -> tuple[Listed, list[tuple[bytes, bool]]]:
         """What of a directory is not ignored, and the directories in it, each with whether only what is tracked counts there."""
         rows: list[int] = []
         below: list[tuple[bytes, bool]] = []
@@ -344,7 +345,7 @@ class Staging(Staged):
         """Whether workers can list it as well: there is no more to an entry than what the folder says."""
         return type(self)._entries is Staging._entries
 
-    def _entries(self, key: bytes) -> Entries:
+    def _entries(self, key: bytes) -> Listed:
         """What lies in a directory."""
         try:
             with self._lock:
@@ -352,7 +353,7 @@ class Staging(Staged):
         except OSError as error:
             raise self.unreadable(path_of(key), error) from error
 
-    def _ignore_file(self, key: bytes, found: Entries) -> bytes | None:
+    def _ignore_file(self, key: bytes, found: Listed) -> bytes | None:
         """The content of a directory's ignore file. A link is none: what it leads to is not of the folder."""
         at = bisect_left(found.names, IGNORE_FILE)
         if found.names[at : at + 1] != [IGNORE_FILE] or found.modes[at] & ~EXECUTABLE != Kind.FILE:
@@ -366,7 +367,7 @@ class Staging(Staged):
             raise StagingError(f"{self.show(path)} is larger than {IGNORE_LIMIT:,} bytes; nothing was committed")
         return read[0]
 
-    def _listing(self, key: bytes, found: Entries, refused: list[str]) -> Listing:
+    def _listing(self, key: bytes, found: Listed, refused: list[str]) -> Listing:
         odd = [row for row, mode in enumerate(found.modes) if mode >= ODD]
         if odd:
             refused += (f"{self.show(path_of(key, found.names[row]))} ({ODD_NAMES[found.modes[row]]})" for row in odd)

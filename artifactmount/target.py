@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterable
 
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import NotFoundError, RefusedError
-from artifactmount.folders import Folders
-from artifactmount.reading import Root
+from artifactmount.folders import Folders, Root
 from artifactmount.run import ChunkRef
 from artifactmount.writing import put_new
 

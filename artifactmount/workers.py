@@ -10,6 +10,7 @@ here. Must not know what the work is.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import pickle
@@ -19,17 +20,24 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
+
+from artifactmount.version import __version__
+
+_log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<I")
 #: Jobs of one worker that were not answered yet: the one at work, one that waits, and one whose answer is being used.
 _AHEAD = 3
-#: A job must fit into a socket's buffer, so that giving one never waits for a worker that waits to be listened to.
+#: All jobs of a worker must fit into a socket's buffer, so that giving one never waits for a worker that waits to be listened to.
 _JOB_LIMIT = 48 << 10
+_BUFFER = 256 << 10
 #: More would only wait for the process that gives out the work.
 _MOST = 4
-_START = "import sys; sys.path[:] = {}; from artifactmount.workers import work; work({}, {}, {})"
+_START = "import sys; sys.path[:] = {}; from artifactmount.workers import work; work({!r}, {}, {}, {})"
+#: What a worker has no use for: what opens a store or a key.
+_SECRETS = ("ARTIFACTMOUNT_", "AWS_")
 
 
 class WorkerLostError(Exception):
@@ -101,26 +109,18 @@ class _Worker:
     def __init__(self, slot: int) -> None:
         self._waiting: deque[Job] = deque()
         self._given = 0
-        descriptor = os.memfd_create("artifactmount", os.MFD_CLOEXEC)
-        here, there = socket.socketpair()
-        try:
+        with ExitStack() as passed, ExitStack() as kept:
+            descriptor = os.memfd_create("artifactmount", os.MFD_CLOEXEC)
+            passed.callback(os.close, descriptor)
             os.ftruncate(descriptor, slot * _AHEAD)
+            here, there = socket.socketpair()
+            kept.enter_context(here)
+            passed.enter_context(there)
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+            self._limit = min(_JOB_LIMIT, here.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // (2 * _AHEAD))
             self._memory = mmap.mmap(descriptor, slot * _AHEAD)
-            start = _START.format(sys.path, there.fileno(), descriptor, slot)
-            # In a process group of its own, ^C is not for it; it ends when the socket is closed, also by our death.
-            self._process = subprocess.Popen(
-                (sys.executable, "-P", "-c", start),  # -P: else a module in the user's folder would be imported
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(there.fileno(), descriptor),
-                process_group=0,
-            )
-        except OSError:
-            here.close()
-            raise
-        finally:
-            there.close()
-            os.close(descriptor)
+            self._process = _start(there.fileno(), descriptor, slot)
+            kept.pop_all()
         self._socket, self._slots = here, _slots(self._memory, slot)
 
     def give(self, call: Callable[..., Any], arguments: tuple[Any, ...], content: Sequence[bytes]) -> Job:
@@ -128,7 +128,7 @@ class _Worker:
         message = pickle.dumps((call, arguments), pickle.HIGHEST_PROTOCOL)
         while len(self._waiting) == _AHEAD:  # nobody wants the answer any more
             self.listen()
-        if len(message) > _JOB_LIMIT or sum(map(len, content)) > len(job.slot):
+        if len(message) > self._limit or sum(map(len, content)) > len(job.slot):
             raise WorkerLostError(f"a job of {len(message)} bytes, and {sum(map(len, content))} beside")
         at = 0
         for part in content:
@@ -148,6 +148,7 @@ class _Worker:
             job = self._waiting[0]
             job.answer = pickle.loads(_receive(self._socket))  # noqa: S301 - our own child, over a socket without a name
         except (OSError, EOFError) as error:
+            _log.info("a worker process ended (%s); what it had is done here", self._process.poll())
             raise WorkerLostError(str(error)) from error
         self._waiting.popleft()
         job.done = True
@@ -162,8 +163,28 @@ class _Worker:
             self._memory.close()
 
 
-def work(connection: int, memory: int, slot: int) -> None:
-    """A worker's life: do what is asked until nobody is there any more."""
+def _start(connection: int, memory: int, slot: int) -> subprocess.Popen[bytes]:
+    """An interpreter that imports from where this one does, but for what depends on the folder that somebody is in just now.
+
+    A module that lies among a user's data must not run. In a process group of its own, ^C is not for it; it ends when the socket is closed,
+    also by our death.
+    """
+    paths = [str(path) for path in sys.path if os.path.isabs(path)]
+    return subprocess.Popen(
+        (sys.executable, "-P", "-c", _START.format(paths, __version__, connection, memory, slot)),
+        env={name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(connection, memory),
+        process_group=0,
+    )
+
+
+def work(version: str, connection: int, memory: int, slot: int) -> None:
+    """A worker's life: do what is asked until nobody is there any more; nothing for a process that began before the program was updated."""
+    if version != __version__:
+        return
     with socket.socket(fileno=connection) as peer, mmap.mmap(memory, slot * _AHEAD) as shared:
         os.close(memory)
         slots, given = _slots(shared, slot), 0

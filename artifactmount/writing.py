@@ -13,9 +13,8 @@ from functools import cache
 
 from artifactmount.crypto import Cipher
 from artifactmount.errors import CorruptError
-from artifactmount.folders import Folders
+from artifactmount.folders import Folders, Root
 from artifactmount.ranges import PackId
-from artifactmount.reading import Root
 
 #: A file of one chunk: the key of its folder, its name, time of modification (ns) and whether it may be executed; offset, stored and plain
 #: length of its chunk in a pack, and the digest. A bare tuple: a million of them are made in one process, to be written by others.

@@ -106,6 +106,7 @@ LAZY: tuple[tuple[str, str], ...] = (
     ("sources.web", "urllib3*"),
     ("sources.web", "urllib.request*"),
     ("progress", "tqdm*"),
+    ("digest", "pyfastcdc*"),
     ("metrics", "prometheus_client*"),
     ("metrics", f"{PACKAGE}.metrics_port*"),
     ("ignore", "pathspec*"),

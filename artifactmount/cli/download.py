@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import click
 
+from artifactmount.cli.memory import reuse_memory
 from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import json_option, plain, plural, print_json, size
 from artifactmount.download import download as fetch
@@ -30,6 +31,7 @@ def download(settings: Settings, what: str, folder: str | None, overwrite: bool,
     reference = parse(what)
     if folder is not None:
         named(folder, "DIR")
+    reuse_memory()
     with settings.open() as project, settings.sources() as sources:
         version = resolve(project.existing(reference.artifact), reference)
         reference = replace(reference, version=f"v{version.n}")

@@ -10,6 +10,7 @@ from artifactmount.acts import PARTS_LIMIT
 from artifactmount.checkin import check_in
 from artifactmount.checkout import Checkout, find, read
 from artifactmount.cli.making import options_of, print_result, version_options
+from artifactmount.cli.memory import reuse_memory
 from artifactmount.cli.parts import end_parts, store_part
 from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import json_option
@@ -57,6 +58,7 @@ def snapshot(
     options = options_of(aliases, note, type_, metadata)
     if sum(each is not None for each in (part, finished, dropped, base)) > 1:
         raise UsageError("--part, --finish, --drop and --from stand alone: artifactmount snapshot --finish ID ARTIFACT")
+    reuse_memory()
     if parts is not None and finished is None:
         raise UsageError("--parts says how many --finish must find: artifactmount snapshot --finish ID --parts N ARTIFACT")
     if part is not None:

@@ -15,6 +15,7 @@ from artifactmount.garbage import collect
 from artifactmount.journal import Journal
 from artifactmount.pack import TableRow
 from artifactmount.project import Project
+from artifactmount.sealed import FORMAT, seal
 from artifactmount.snapshot import Options, take
 from artifactmount.store.memory import MemoryStore
 from artifactmount.verify import verify
@@ -69,6 +70,18 @@ def test_a_torn_or_damaged_line_ends_it(path: str) -> None:
         Path(path).write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with Journal(path) as journal:
             assert journal.session in (None, 7) and all(rows == _ROWS for rows in journal.packs.values())
+
+
+def test_a_line_that_another_program_wrote_is_passed_over(path: str) -> None:
+    """As the first program wrote its tables: what it stored is stored again, and its numbers are not used again."""
+    with Journal(path) as journal:
+        journal.begin(7)
+        journal.reserve(0)
+    with Path(path).open("ab") as file:
+        file.write(seal({"format": FORMAT, "stored": 0, "rows": [["61" * 32, 158, 10, 20]]}) + b"\n")
+        file.write(seal({"format": FORMAT, "reserved": 1}) + b"\n")
+    with Journal(path) as journal:
+        assert (journal.session, journal.next, journal.packs) == (7, 2, {})
 
 
 def test_where_nothing_can_be_written_nothing_is_resumed(tmp_path: Path) -> None:
