@@ -267,7 +267,7 @@ def test_threads_write_into_more_folders_than_stay_open(tmp_path: Path, monkeypa
     monkeypatch.setattr(folders, "_OPEN", 4)
     files = [(b"d%d" % (n % 40), b"f%d" % n) for n in range(800)]
     with Target(str(tmp_path / "out")) as target, ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(lambda file: target.put(*file, file[0], 10**18, False), files):
+        for _ in pool.map(lambda file: target.put(file[0], file[1], file[0], 10**18, False), files):
             pass
     found = read(tmp_path / "out")
     assert {path: leaf.content for path, leaf in found.items() if isinstance(leaf, File)} == {b"/".join(file): file[0] for file in files}
