@@ -193,9 +193,10 @@ class Target:
 
     def root(self) -> Root | None:
         """The folder as worker processes open it; None where they cannot write, as a file without a name cannot be made or get one."""
-        if not _can_name(self._root):
-            return None
-        status = os.fstat(self._root)
+        with _explained(self.path):
+            if not _can_name(self._root):
+                return None
+            status = os.fstat(self._root)
         return Root(self.path, status.st_dev, status.st_ino)
 
     def name_part(self, part: PartialFile, key: bytes, name: bytes, mtime: int) -> None:
@@ -213,7 +214,8 @@ def _can_name(folder: int) -> bool:
     name = (_PARTS + secrets.token_hex(8)).encode()
     if not put_new(folder, name, b"whole", 0, False):
         return False
-    os.unlink(name, dir_fd=folder)
+    with contextlib.suppress(FileNotFoundError):  # somebody else tidies up
+        os.unlink(name, dir_fd=folder)
     return True
 
 

@@ -170,12 +170,12 @@ def test_no_more_is_held_than_is_said(project: Project, started: list[Workers], 
         most.append(self._held)
         step(self)
 
-    monkeypatch.setattr(filling, "_HELD_BYTES", 3000)
+    monkeypatch.setattr(filling, "_HELD_BYTES", 800)
     monkeypatch.setattr(filling, "_JOB_BYTES", 300)
     monkeypatch.setattr(filling, "_PIECE_BYTES", 1000)
     monkeypatch.setattr(Filling, "_step", counted)
     to(project, tmp_path / "out")
-    assert 2000 < max(most) <= 3000 and read(tmp_path / "out") == TREE
+    assert 400 < max(most) <= 800 and read(tmp_path / "out") == TREE
 
 
 def test_the_first_error_ends_a_download_by_threads(project: Project, tmp_path: Path, monkeypatch: Any) -> None:
