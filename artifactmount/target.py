@@ -14,7 +14,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import NotFoundError, RefusedError
@@ -29,15 +30,19 @@ _LEFT_PART = re.compile(r"[0-9a-f]{16}")
 
 
 class Target:
-    """The folder `path`, made when it is missing; `name` gives chunks' digests. Use as a context manager."""
+    """The folder `path`, made when it is missing; `name` gives chunks' digests. Use as a context manager.
+
+    Threads may share one, but for looking at what is there already.
+    """
 
     def __init__(self, path: str, name: Callable[[bytes], bytes] = chunk_digest) -> None:
         self.path, self._name = os.path.abspath(path), name
         with _explained(self.path):
             os.makedirs(self.path, exist_ok=True)
             self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._folders = Folders(self._root)
+        self._folders, self._lock = Folders(self._root), threading.RLock()
         self._parts: tuple[str, int] | None = None
+        self._unnamed: bool | None = None  # whether files can be written without a name; None: nothing spoke against it yet
         self._sweep()
         self.empty = not os.listdir(self._root)
 
@@ -60,10 +65,20 @@ class Target:
 
     # -- folders -------------------------------------------------------------------------------------------------------------------
     def folder(self, key: bytes, *, make: bool = True) -> int:
-        """A descriptor of a folder below the root, which stays open for the next few. Raises NotFoundError when it is missing (no `make`),
-        RefusedError when something else is in its place."""
-        with _explained(self._show(key)):
+        """A descriptor of a folder below the root, good until another one is asked for, by whatever thread. Raises NotFoundError when it is
+        missing (no `make`), RefusedError when something else is in its place."""
+        with _explained(self._show(key)), self._lock:
             return self._folders.open(key, make=make)
+
+    @contextlib.contextmanager
+    def _opened(self, key: bytes) -> Iterator[int]:
+        """A folder below the root, made where it is missing, that stays open whatever other threads ask for."""
+        with self._lock:
+            descriptor = os.dup(self.folder(key))
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _show(self, key: bytes) -> str:
         return os.path.join(self.path, os.fsdecode(key.replace(b"\0", b"/")))
@@ -114,16 +129,17 @@ class Target:
     # -- writing -------------------------------------------------------------------------------------------------------------------
     def link(self, key: bytes, name: bytes, target: bytes) -> None:
         """Make a symlink, in the place of a file or link if one is there."""
-        with _explained(self._show(key)):
-            folder = self._parts_folder()
+        with _explained(self._show(key)), self._opened(key) as folder:
+            parts = self._parts_folder()
             temporary = secrets.token_hex(8)
-            os.symlink(target, temporary, dir_fd=folder)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=self.folder(key))
+            os.symlink(target, temporary, dir_fd=parts)
+            os.rename(temporary, name, src_dir_fd=parts, dst_dir_fd=folder)
 
     def _parts_folder(self) -> int:
-        if self._parts is None:
-            self._parts = self._make_parts_folder()
-        return self._parts[1]
+        with self._lock:
+            if self._parts is None:
+                self._parts = self._make_parts_folder()
+            return self._parts[1]
 
     def _make_parts_folder(self) -> tuple[str, int]:
         """A new folder for parts, locked for as long as this process lives: so another one knows whether it was left behind."""
@@ -162,8 +178,12 @@ class Target:
 
     def put(self, key: bytes, name: bytes, content: bytes, mtime: int, executable: bool) -> None:
         """Write a small file whole, with its time, in the place of a file or link if one is there. Raises RefusedError on a full disk."""
-        if put_new(self.folder(key), name, content, mtime, executable):
-            return
+        if self._unnamed is not False:
+            with _explained(self._show(key)), self._opened(key) as folder:
+                if put_new(folder, name, content, mtime, executable):
+                    return
+                if self._unnamed is None:  # else every file would be written twice
+                    self._unnamed = _can_name(folder)
         part = self.part(len(content), executable)
         try:
             part.write(0, content)
@@ -172,19 +192,31 @@ class Target:
             part.close()
 
     def root(self) -> Root | None:
-        """The folder as worker processes open it; None where they cannot write: the file system has no files without names."""
-        with contextlib.suppress(OSError):
-            os.close(os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, dir_fd=self._root))
+        """The folder as worker processes open it; None where they cannot write, as a file without a name cannot be made or get one."""
+        with _explained(self.path):
+            if not _can_name(self._root):
+                return None
             status = os.fstat(self._root)
-            return Root(self.path, status.st_dev, status.st_ino)
-        return None
+        return Root(self.path, status.st_dev, status.st_ino)
 
     def name_part(self, part: PartialFile, key: bytes, name: bytes, mtime: int) -> None:
         """Give a whole file its time and name, in the place of a file or link if one is there."""
         with _explained(self._show(key)):
             os.utime(part.descriptor, ns=(mtime, mtime))
             part.close()
-            os.rename(part.name, name, src_dir_fd=self._parts_folder(), dst_dir_fd=self.folder(key))
+            with self._opened(key) as folder:
+                os.rename(part.name, name, src_dir_fd=self._parts_folder(), dst_dir_fd=folder)
+
+
+def _can_name(folder: int) -> bool:
+    """Whether a file can be written there without a name, and get one later: not on every file system, nor where /proc is not mounted. Only
+    trying tells."""
+    name = (_PARTS + secrets.token_hex(8)).encode()
+    if not put_new(folder, name, b"whole", 0, False):
+        return False
+    with contextlib.suppress(FileNotFoundError):  # somebody else tidies up
+        os.unlink(name, dir_fd=folder)
+    return True
 
 
 class PartialFile:

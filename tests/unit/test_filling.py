@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from artifactmount import filling, workers, writing
+from artifactmount import filling, folders, workers, writing
 from artifactmount.cache import Cache
 from artifactmount.crypto import AROUND, ProjectKey
-from artifactmount.download import Downloaded, download
+from artifactmount.download import _PARALLEL, Downloaded, download
 from artifactmount.errors import CorruptError, RefusedError
+from artifactmount.filling import Filling
 from artifactmount.names import parse
 from artifactmount.pack import PackBuilder
+from artifactmount.progress import Silent
 from artifactmount.project import Project, open_store
 from artifactmount.ranges import PackId
 from artifactmount.snapshot import Options, take
+from artifactmount.target import Target
 from artifactmount.workers import WorkerLostError, Workers
 from tests import encryption
 from tests.cli.trees import File, Folder, Link, Tree, files_below, read, write
@@ -69,7 +76,14 @@ def to(project: Project, path: Path, **options: Any) -> Downloaded:
     return download(project, parse("pets"), str(path), **options)
 
 
-def test_workers_write_what_is_written_here(project: Project, started: list[Workers], tmp_path: Path) -> None:
+def test_workers_write_what_is_written_here(project: Project, started: list[Workers], tmp_path: Path, monkeypatch: Any) -> None:
+    put = Target.put
+
+    def only_empty(self: Target, key: bytes, name: bytes, content: bytes, mtime: int, executable: bool) -> None:
+        assert not content, f"{name!r} was left to this process"
+        put(self, key, name, content, mtime, executable)
+
+    monkeypatch.setattr(Target, "put", only_empty)
     done = to(project, tmp_path / "out")
     assert started and (done.written, done.bytes) == (125, sum(len(leaf.content) for leaf in TREE.values() if isinstance(leaf, File)))
     assert read(tmp_path / "out") == TREE
@@ -91,6 +105,95 @@ def test_a_download_goes_on_without_workers_that_died(project: Project, started:
     monkeypatch.setattr(Workers, "give", dying)
     to(project, tmp_path / "out")
     assert started and read(tmp_path / "out") == TREE
+
+
+def test_a_download_goes_on_without_workers_that_die_at_their_work(
+    project: Project, started: list[Workers], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """They are stopped as soon as one has a job, are given more, and are dead when the first answer is waited for."""
+    give, wait = Workers.give, workers.Job.wait
+    given: list[workers.Job] = []
+    unanswered: list[int] = []
+
+    def stopping(self: Workers, *job: Any, **content: Any) -> workers.Job:
+        given.append(give(self, *job, **content))
+        if len(given) == 1:
+            for worker in self._workers:
+                worker._process.send_signal(signal.SIGSTOP)
+        return given[-1]
+
+    def killing(self: workers.Job) -> Any:
+        if not unanswered:
+            unanswered.append(sum(not job.done for job in given))
+            for worker in started[0]._workers:
+                worker._process.kill()
+                worker._process.wait()
+        return wait(self)
+
+    monkeypatch.setattr(Workers, "give", stopping)
+    monkeypatch.setattr(workers.Job, "wait", killing)
+    done = to(project, tmp_path / "out")
+    assert unanswered[0] >= 1 and done.written == 125 and read(tmp_path / "out") == TREE
+
+
+def test_without_workers_threads_write_and_one_is_told(project: Project, tmp_path: Path, monkeypatch: Any) -> None:
+    told: list[tuple[int, int, int]] = []
+    writers: set[int] = set()
+    turns, together, put = count(), threading.Barrier(2), Target.put
+
+    class Told(Silent):
+        def advance(self, done_bytes: int, done_files: int) -> None:
+            told.append((threading.get_ident(), done_bytes, done_files))
+
+    def met(self: Target, key: bytes, name: bytes, content: bytes, mtime: int, executable: bool) -> None:
+        if content and threading.get_ident() not in writers:
+            writers.add(threading.get_ident())
+            if next(turns) < 2:
+                together.wait(30)  # broken where one thread does it all
+        put(self, key, name, content, mtime, executable)
+
+    monkeypatch.setattr(filling, "_JOB_FILES", 7)
+    monkeypatch.setattr(Target, "put", met)
+    done = to(project, tmp_path / "out", progress=Told())
+    assert read(tmp_path / "out") == TREE and threading.get_ident() not in writers
+    assert {thread for thread, _, _ in told} == {threading.get_ident()}
+    assert (sum(size for _, size, _ in told), sum(files for _, _, files in told)) == (done.bytes, 124)  # a link is no file
+
+
+def test_no_more_is_held_than_is_said(project: Project, started: list[Workers], tmp_path: Path, monkeypatch: Any) -> None:
+    most: list[int] = []
+    step = Filling._step
+
+    def counted(self: Filling) -> None:
+        under_way = (group.length for group, _ in (*self._fetching, *self._given, *self._here))
+        assert self._held == sum(under_way)
+        most.append(self._held)
+        step(self)
+
+    monkeypatch.setattr(filling, "_HELD_BYTES", 800)
+    monkeypatch.setattr(filling, "_JOB_BYTES", 300)
+    monkeypatch.setattr(filling, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(Filling, "_step", counted)
+    to(project, tmp_path / "out")
+    assert 400 < max(most) <= 800 and read(tmp_path / "out") == TREE
+
+
+def test_the_first_error_ends_a_download_by_threads(project: Project, tmp_path: Path, monkeypatch: Any) -> None:
+    put = Target.put
+
+    def failing(self: Target, key: bytes, name: bytes, content: bytes, mtime: int, executable: bool) -> None:
+        if name == b"050":
+            raise RefusedError("no room for 050")
+        put(self, key, name, content, mtime, executable)
+
+    monkeypatch.setattr(filling, "_JOB_FILES", 7)
+    monkeypatch.setattr(Target, "put", failing)
+    with pytest.raises(RefusedError, match="no room for 050"):
+        to(project, tmp_path / "out")
+    assert not (tmp_path / "out/a/b/050").exists()
+    monkeypatch.setattr(Target, "put", put)
+    to(project, tmp_path / "out")
+    assert read(tmp_path / "out") == TREE
 
 
 def test_what_came_meanwhile_is_replaced_or_refused_as_ever(
@@ -158,6 +261,35 @@ def test_without_files_that_have_no_name_they_are_renamed(project: Project, tmp_
     monkeypatch.setattr("artifactmount.target.put_new", lambda *_: False)
     to(project, tmp_path / "out")
     assert read(tmp_path / "out") == TREE
+
+
+def test_threads_write_into_more_folders_than_stay_open(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(folders, "_OPEN", 4)
+    files = [(b"d%d" % (n % 40), b"f%d" % n) for n in range(800)]
+    with Target(str(tmp_path / "out")) as target, ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda file: target.put(file[0], file[1], file[0], 10**18, False), files):
+            pass
+    found = read(tmp_path / "out")
+    assert {path: leaf.content for path, leaf in found.items() if isinstance(leaf, File)} == {b"/".join(file): file[0] for file in files}
+
+
+def test_where_a_file_gets_no_name_later_that_is_tried_only_once(project: Project, tmp_path: Path, monkeypatch: Any) -> None:
+    """Where /proc is not mounted: no worker is started, and not every file written twice."""
+    tried: list[bytes] = []
+
+    def without_proc(*arguments: Any, **options: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    def counted(folder: int, name: bytes, *about: Any) -> bool:
+        tried.append(name)
+        return writing.put_new(folder, name, *about)
+
+    monkeypatch.setattr(filling, "_MANY", 1)
+    monkeypatch.setattr(Workers, "start", lambda _: pytest.fail("workers were started"))
+    monkeypatch.setattr(os, "link", without_proc)
+    monkeypatch.setattr("artifactmount.target.put_new", counted)
+    to(project, tmp_path / "out")
+    assert read(tmp_path / "out") == TREE and len(tried) <= 1 + 2 * _PARALLEL  # each thread may find out
 
 
 def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
