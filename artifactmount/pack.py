@@ -170,9 +170,10 @@ class PackBuilder:
         blocks = iter(self._body())
         block, at = memoryview(b""), 0
         for row in self.table():
-            if at == len(block):
+            length = row.stored - self._around
+            while at + length > len(block):  # none lies in two of them
                 block, at = next(blocks), 0
-            end = at + row.stored - self._around
+            end = at + length
             yield row.offset, block[at:end]
             at = end
 
