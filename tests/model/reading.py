@@ -28,7 +28,7 @@ def read(repository: Repository, project: Project, name: str, choose: Callable[[
     except (GoneError, NotFoundError):
         assert n not in repository.history.read().versions, f"v{n} is live, and its reader was told that it is gone"
         return None
-    wanted = repository.asked[state.versions[n].actor].tree
+    wanted = repository.tree_of(state.versions[n].actor)
     assert tree == with_directories(wanted), f"v{n} was read wrong"
     return None
 

@@ -6,8 +6,10 @@ version's card and run; `versions` that are live. A process asks for `project.js
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from artifactmount.artifact import _AHEAD
-from artifactmount.download import _BATCH_BYTES, _BATCH_FILES, _PIECE_BYTES
+from artifactmount.filling import _BATCH_BYTES, _BATCH_FILES, _JOB_FILES
 from artifactmount.log import CHECKPOINT_EVERY
 from artifactmount.pack import PACK_LIMIT, TARGET, table_length
 from artifactmount.proposal import _FULL_CHAIN
@@ -147,10 +149,10 @@ def read_through_mount(files_by_pack: list[int]) -> int:
 
 
 def stretches(files: int, size: int) -> int:
-    """GETs for the content of such files in a download: one for each pack that a batch of files or bytes has to do with."""
-    in_one = _in_one(size)
-    batch = min(_BATCH_FILES, -(-_BATCH_BYTES // (size + _PIECE_BYTES)))
-    return len({*range(0, files, in_one), *range(0, files, batch)})  # a new one begins with each pack, and with each batch
+    """GETs for the content of such files in a download: one for each pack that a batch has to do with, and so many files of it."""
+    batch = min(_BATCH_FILES, -(-_BATCH_BYTES // size))
+    begins = sorted({*range(0, files, _in_one(size)), *range(0, files, batch), files})  # a new one begins with each pack, and each batch
+    return sum(-(-(end - start) // _JOB_FILES) for start, end in pairwise(begins))
 
 
 # -- deleting ----------------------------------------------------------------------------------------------------------------------
