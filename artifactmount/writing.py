@@ -70,9 +70,4 @@ def _write(folders: Folders, cipher: Cipher, pack: PackId, front: memoryview, st
 @cache
 def _folders(root: Root) -> Folders:
     """The folders below a root, open for as long as this worker lives. Raises OSError, also where the path leads elsewhere now."""
-    descriptor = os.open(root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
-    if (status.st_dev, status.st_ino) != (root.device, root.inode):
-        os.close(descriptor)
-        raise FileNotFoundError(root.path)
-    return Folders(descriptor)
+    return Folders(root.open())
