@@ -43,26 +43,19 @@ class PlaceIndex:
 
     def add_run(self, run: bytes, chunks: Iterable[tuple[bytes, Place]]) -> None:
         """Add all places that a run names, and the mark that they are here, at once. The first live place of a digest stays."""
-        found: dict[bytes, Place] = {}
-        for digest, place in chunks:
-            found.setdefault(digest, place)
-        # In order, and all at once: 0.4 s for 100,000 of them instead of 1.0.
-        items = [
-            (key, self._value(key, place, run))
-            for key, place in sorted((self._artifact + digest, place) for digest, place in found.items())
-        ]
+        found = list(chunks)
 
         def add(txn: Any) -> None:
             places = self._index.table("places")
-            _, added = txn.cursor(db=places).putmulti(items, dupdata=False, overwrite=False)
-            if added != len(items):  # some were there, and may be dead by now
-                for key, value in items:
-                    if self._open(key, txn.get(key, db=places)) is None:
-                        txn.put(key, value, db=places)
+            for digest, place in found:
+                key = self._artifact + digest
+                if self._open(key, txn.get(key, db=places)) is None:
+                    value = _PLACE.pack(place.pack.session, place.pack.number, place.offset, place.stored, place.plain, run)
+                    txn.put(key, value + _check(key, value), db=places)
             txn.put(self._artifact + run, b"", db=self._index.table("runs"))
 
         if not self._index.change(add):
-            self._memory = {**found, **(self._memory or {})}
+            self._memory = {**dict(found), **(self._memory or {})}
 
     def find(self, digest: bytes) -> Place | None:
         """A live place of a chunk, or None."""
@@ -72,11 +65,6 @@ class PlaceIndex:
             return None
         key = self._artifact + digest
         return self._open(key, self._index.get("places", key))
-
-    @staticmethod
-    def _value(key: bytes, place: Place, run: bytes) -> bytes:
-        value = _PLACE.pack(*place.pack, *place[1:], run)
-        return value + _check(key, value)
 
     def _open(self, key: bytes, value: bytes | None) -> Place | None:
         if value is None or len(value) != _PLACE.size + _CHECK or value[_PLACE.size :] != _check(key, value[: _PLACE.size]):
