@@ -119,16 +119,10 @@ def read_files(memory: memoryview, chunking: Chunking, folders: Sequence[Folder]
         except OSError:
             descriptor = -1
         for name in folder.names:
-            found = _read(descriptor, name)
-            if found is None:
-                records.extend((0,) * FIELDS)
-                digests += _NONE
-                lengths.append(UNREAD)
-                continue
-            content, status = found
+            content, status = _read(descriptor, name) or (b"", None)
             stored = _compress(name, content) if content else b""
-            if at + len(stored) > len(memory):
-                records.extend((0,) * FIELDS)
+            if status is None or at + len(stored) > len(memory):
+                records.extend(_NO_RECORD)
                 digests += _NONE
                 lengths.append(UNREAD)
                 continue

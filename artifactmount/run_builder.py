@@ -28,16 +28,6 @@ class _Places:
         stored.append(place.stored)
         plain.append(place.plain)
 
-    def look_up(self, digests: Iterable[bytes], place_of: Callable[[bytes], Place]) -> None:
-        """Add the places of many."""
-        packs, offsets, stored, plain = (column.append for column in self.columns)
-        number = self.packs.setdefault
-        for pack, offset, length, whole in map(place_of, digests):
-            packs(number(pack, len(self.packs)))
-            offsets(offset)
-            stored(length)
-            plain(whole)
-
     def nowhere(self, count: int) -> None:
         """Add that many places of no pack."""
         self.packs[PackId(0, 0)] = 0
@@ -82,6 +72,13 @@ class RunBuilder:
     def __len__(self) -> int:
         return len(self._changes)
 
+    def _count(self, key: bytes, rows: int) -> None:
+        """So many rows more, of a directory."""
+        if not self._dirs or self._dirs[-1] != key:
+            self._dirs.append(key)
+            self._dir_counts.append(0)
+        self._dir_counts[-1] += rows
+
     def add(
         self,
         key: bytes,
@@ -99,10 +96,7 @@ class RunBuilder:
 
         `places`: where they lie, for a run whose places are copied from others as they are (`finish` without asking).
         """
-        if not self._dirs or self._dirs[-1] != key:
-            self._dirs.append(key)
-            self._dir_counts.append(0)
-        self._dir_counts[-1] += 1
+        self._count(key, 1)
         self._changes.append(change)
         self._modes.append(mode)
         self._name_lengths.append(len(name))
@@ -119,11 +113,8 @@ class RunBuilder:
 
     def add_files(self, key: bytes, names: Sequence[bytes], modes: Buffer, sizes: array[int], mtimes: array[int], digests: Buffer) -> None:
         """Add files that are new, and have one chunk each (an empty one none), of one directory."""
-        if not self._dirs or self._dirs[-1] != key:
-            self._dirs.append(key)
-            self._dir_counts.append(0)
         count = len(names)
-        self._dir_counts[-1] += count
+        self._count(key, count)
         self._changes += bytes((Change.ADDED,)) * count
         self._modes += modes
         self._name_lengths += bytes(map(len, names))
@@ -144,10 +135,7 @@ class RunBuilder:
         """
         if start == stop:
             return
-        if not self._dirs or self._dirs[-1] != key:
-            self._dirs.append(key)
-            self._dir_counts.append(0)
-        self._dir_counts[-1] += stop - start
+        self._count(key, stop - start)
         name, target, chunk, listed = run.spans(start)
         name_stop, target_stop, chunk_stop, listed_stop = run.spans(stop)
         counts, digests = run.chunk_counts[start:stop], run.digests[start * DIGEST_LENGTH : stop * DIGEST_LENGTH]
@@ -199,7 +187,8 @@ class RunBuilder:
         places = self._copied
         if place_of is not None:
             places = _Places()
-            places.look_up(self.chunk_digests(), place_of)
+            for digest in self.chunk_digests():
+                places.add(place_of(digest))
         return self._finish(places)
 
     def _finish(self, places: _Places) -> bytes:
