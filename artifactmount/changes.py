@@ -53,7 +53,7 @@ class Changes:
         return builder
 
     def _new(self, builder: RunBuilder, files: NewFiles) -> Steps[None]:
-        """New files of one folder, by whole columns: of a first snapshot all are, and row by row took four times as long."""
+        """New files of one folder, by whole columns: of a first snapshot nearly all are. A row by itself costs eight times as much."""
         listing, start, stop = files.found[0].listing, files.found[0].row, files.found[-1].row + 1
         assert listing is not None
         records, digests = array("q", files.reads.records), files.reads.digests

@@ -1,7 +1,7 @@
 """Processes beside this one, for many short pieces of work that each let go of the interpreter's lock.
 
 Threads lose more than they win there: whoever wants the lock back waits up to 5 ms for a thread that computes (the "convoy effect",
-bugs.python.org/issue7946): 100,000 files of 10 KB took 27 s of CPU to read, hash and compress in two threads, and 9 s in two processes.
+bugs.python.org/issue7946): 100,000 files of 10 KB took 28 s of CPU to snapshot in two threads, and 12 s in two processes.
 
 Not `multiprocessing`: what it starts imports the user's main script again, or is a fork of a process that has threads and open databases.
 These are fresh interpreters that know one job at a time and hold nothing, so that they can be killed, and what they did not answer be done
