@@ -6,10 +6,13 @@ ETag, so what was cached for one is never taken for another. What has nothing to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from blake3 import blake3
 
 from artifactmount.cache import Cache
 from artifactmount.digest import DIGEST_LENGTH, chunk_digest
+from artifactmount.held import Part
 from artifactmount.ranges import PackId
 from artifactmount.reference import BLOCK, Referent, block_name
 from artifactmount.sources.access import Sources
@@ -99,6 +102,19 @@ class ReferencedFile:
     def fetch_pack(_: int) -> dict[bytes, bytes]:
         """There is none."""
         return {}
+
+    @staticmethod
+    def groups(numbers: Sequence[int]) -> list[list[int]]:
+        """Each by itself: a source may take its time."""
+        return [[number] for number in numbers]
+
+    def fetch_group(self, numbers: Sequence[int]) -> dict[bytes, Part]:
+        """Blocks, from the cache or the source. Raises what `fetch` raises."""
+        found: dict[bytes, Part] = {}
+        for number in numbers:
+            cached = self.cached(number)
+            found[self.name(number)] = Part.of(self.fetch(number) if cached is None else cached)
+        return found
 
 
 def _key(name: bytes) -> bytes:

@@ -101,6 +101,10 @@ class Cipher(Protocol):
         """The plain bytes of a stored chunk, which have this length and digest."""
         ...
 
+    def stores_plain(self, stored: Buffer, plain: int, digest: bytes) -> bool:
+        """Whether these stored bytes are themselves the plain ones of this length and digest: then `chunk` need not copy them."""
+        ...
+
 
 class PlainCipher:
     """Stores everything as it is."""
@@ -146,6 +150,10 @@ class PlainCipher:
     def chunk(self, pack: PackId, offset: int, stored: Buffer, plain: int, digest: bytes) -> bytes:
         """See Cipher."""
         return open_chunk(stored, plain, digest)
+
+    def stores_plain(self, stored: Buffer, plain: int, digest: bytes) -> bool:
+        """See Cipher."""
+        return len(stored) == plain and self.chunking.digest(stored) == digest
 
 
 PLAIN = PlainCipher()
@@ -231,6 +239,10 @@ class ArtifactCipher:
     def chunk(self, pack: PackId, offset: int, stored: Buffer, plain: int, digest: bytes) -> bytes:
         """See Cipher."""
         return open_chunk(self.bare(pack, offset, stored), plain, digest, self.chunking.digest)
+
+    def stores_plain(self, stored: Buffer, plain: int, digest: bytes) -> bool:
+        """See Cipher. Nothing is."""
+        return False
 
     def _aad(self, pack: PackId, offset: int, header: bytes = b"") -> bytes:
         return b"".join((_PACK.pack(pack.session, pack.number), _OFFSET.pack(offset), header, self._bound))

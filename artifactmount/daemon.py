@@ -29,6 +29,7 @@ from artifactmount.errors import ArtifactError, LockedError, RefusedError
 from artifactmount.fuse import Operations
 from artifactmount.keys import Keyring
 from artifactmount.log_lines import formatter
+from artifactmount.memory import reuse_memory
 from artifactmount.metered import MeteredReader, meter_operations, meter_project, meter_store
 from artifactmount.metrics import Metrics, address_of
 from artifactmount.mountpoint import READ_AHEAD_KIB, Record, check_allow_other, mount_at, prepare, within
@@ -44,6 +45,8 @@ from artifactmount.tree import Tree
 _log = logging.getLogger(__name__)
 
 _LOG_LIMIT = 4 << 20
+#: Of memory that was let go of, for what is read ahead: a GiB from packs in the page cache took 0.75 s in the kernel instead of 0.95.
+_BUFFER, _KEPT = 8 << 20, 64 << 20
 SECRETS = ("ARTIFACTMOUNT_PASSPHRASE", "ARTIFACTMOUNT_NEW_PASSPHRASE")
 
 
@@ -84,6 +87,7 @@ def serve(mount: Mount, ready: Callable[[], None], keyring: Keyring) -> None:
     Raises ArtifactError when the project cannot be opened or nothing can be mounted there.
     """
     _raise_open_files()
+    reuse_memory(_BUFFER, _KEPT)
     if mount.allow_other:
         check_allow_other()
     with mount.record.held("" if mount.beneath else mount.url):  # what is beneath an overlay is for nobody else to find
@@ -156,7 +160,7 @@ async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callab
             except RuntimeError as error:
                 raise RefusedError(f"{mount.mountpoint} cannot be mounted on: {error}") from error
             try:
-                _raise_read_ahead(mount.mountpoint)
+                nursery.start_soon(_raise_read_ahead, operations.began, mount.mountpoint)
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
                 nursery.start_soon(reader.tend)
                 ready()
@@ -182,7 +186,9 @@ def _options(mount: Mount) -> set[str]:
     return options | {name for name, asked in wanted.items() if asked}
 
 
-def _raise_read_ahead(mountpoint: str) -> None:
+async def _raise_read_ahead(began: trio.Event, mountpoint: str) -> None:
+    """Have the kernel ask for more at once, as soon as the mount has begun: by then it has set what it may read ahead to 128 KiB."""
+    await began.wait()
     present = mount_at(mountpoint)
     if present is None:
         return

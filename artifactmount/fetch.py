@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TypeVar
 
 from artifactmount.errors import CorruptError, GoneError, KeyMissingError
+from artifactmount.held import Part
 from artifactmount.pack import HEAD_LENGTH, PACK_BYTES, TableRow
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
@@ -154,6 +155,23 @@ class Fetcher:
             )
         except CorruptError:
             return self.chunk(ref, state, run)
+
+    def neighbours(self, refs: Sequence[ChunkRef], state: State) -> dict[bytes, Part]:
+        """Chunks that lie one behind the other in one pack, read in one go: those that are right, by digest. Raises StoreError.
+
+        Where they are stored as they are, all stay in the one buffer that they were read to.
+        """
+        stretch, found, cipher = self.stretch(refs, state), dict[bytes, Part](), self._artifact.cipher
+        view = memoryview(stretch.stored)
+        for ref in refs:
+            place, start = ref.place, ref.place.offset - stretch.offset
+            stored = view[start : start + place.stored]
+            if cipher.stores_plain(stored, place.plain, ref.digest):
+                found[ref.digest] = Part(stretch.stored, start, start + place.stored)
+                continue
+            with suppress(CorruptError):
+                found[ref.digest] = Part.of(cipher.chunk(place.pack, place.offset, stored, place.plain, ref.digest))
+        return found
 
     # -- from packs ----------------------------------------------------------------------------------------------------------------
     def _read(self, pack: PackId, offset: int, length: int) -> bytes:

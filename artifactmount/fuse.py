@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, FUSEError, InodeT, RequestContext, StatvfsData
 
 from artifactmount.cache import Cache
@@ -81,7 +82,13 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._tree, self._namespace, self._reader, self._hopper, self._cache = tree, namespace, reader, hopper, cache
         self._added, self._attributed = 0, True
+        #: set when the kernel and this side have agreed on how they speak: what the kernel is told of the mount before, it takes back then
+        self.began = trio.Event()
         self.show_as(None, None, 0)
+
+    def init(self) -> None:
+        """The first request. Its answer is on its way before any other task has its turn."""
+        self.began.set()
 
     def show_as(self, uid: int | None, gid: int | None, umask: int) -> None:
         """Whose the files are shown to be (None: this process's), and without which permission bits. The kernel enforces what is shown."""

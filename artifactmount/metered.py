@@ -5,7 +5,7 @@ Nothing else knows of it: without `--metrics` these are not there, so what is no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence, Sized
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +16,7 @@ from artifactmount.cache import Cache
 from artifactmount.errors import ArtifactError, DeniedError, KeyMissingError, UnreachableError, errno_name
 from artifactmount.fetch import Fetcher
 from artifactmount.fuse import Operations
+from artifactmount.held import Part
 from artifactmount.metrics import Metrics
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
@@ -47,7 +48,7 @@ class MeteredReader(Reader):
     def _make_fetcher(self, artifact: str) -> Fetcher:
         return _MeteredFetcher(self._project, artifact, self._kept, self._metrics)
 
-    def _found(self, result: str, content: bytes) -> None:
+    def _found(self, result: str, content: Part) -> None:
         number, size = self._results[result]
         number.inc()
         size.inc(len(content))
@@ -68,6 +69,11 @@ class _MeteredFetcher(Fetcher):
         self._count(contents.values())
         return contents
 
+    def neighbours(self, refs: Sequence[ChunkRef], state: State) -> dict[bytes, Part]:
+        contents = super().neighbours(refs, state)
+        self._count(contents.values())
+        return contents
+
 
 class _MeteredBlocks(Blocks):
     def __init__(self, cache: Cache, sources: Sources, metrics: Metrics) -> None:
@@ -80,10 +86,10 @@ class _MeteredBlocks(Blocks):
         return content
 
 
-def _of_source(metrics: Metrics, source: str) -> Callable[[Collection[bytes]], None]:
+def _of_source(metrics: Metrics, source: str) -> Callable[[Collection[Sized]], None]:
     number, size = metrics.fetched.labels(source), metrics.fetched_bytes.labels(source)
 
-    def count(contents: Collection[bytes]) -> None:
+    def count(contents: Collection[Sized]) -> None:
         number.inc(len(contents))
         size.inc(sum(map(len, contents)))
 

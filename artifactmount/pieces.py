@@ -8,10 +8,13 @@ from typing import Protocol
 
 from artifactmount.blocks import Blocks
 from artifactmount.fetch import Fetcher
+from artifactmount.held import Part
 from artifactmount.ranges import PackId
 from artifactmount.rows import Kind, kind_of
 from artifactmount.run import ChunkRef, Run
 from artifactmount.state import State
+
+_TOGETHER = 4 << 20  # bytes
 
 
 class Pieces(Protocol):
@@ -54,6 +57,14 @@ class Pieces(Protocol):
 
     def fetch_pack(self, index: int) -> dict[bytes, bytes]:
         """The pieces of its pack by their names, from this one on; what cannot be had is left out."""
+        ...
+
+    def groups(self, indices: Sequence[int]) -> list[list[int]]:
+        """These pieces, which have no pack to be fetched whole, in groups that are worth fetching in one go."""
+        ...
+
+    def fetch_group(self, indices: Sequence[int]) -> dict[bytes, Part]:
+        """The pieces of a group by their names; what is not right is left out."""
         ...
 
 
@@ -104,6 +115,24 @@ class Chunks:
     def fetch_pack(self, index: int) -> dict[bytes, bytes]:
         """See Pieces."""
         return self._fetcher.whole_pack(self._refs[index].place.pack, self._state(), self.name(index))
+
+    def groups(self, indices: Sequence[int]) -> list[list[int]]:
+        """See Pieces. Those that lie one behind the other in a pack; few enough that two threads have something to do."""
+        groups: list[list[int]] = []
+        before, size = None, 0
+        for index in indices:
+            place = self._refs[index].place
+            follows = before is not None and (place.pack, place.offset) == (before.pack, before.offset + before.stored)
+            if not follows or size + place.plain > _TOGETHER:
+                groups.append([])
+                size = 0
+            groups[-1].append(index)
+            before, size = place, size + place.plain
+        return groups
+
+    def fetch_group(self, indices: Sequence[int]) -> dict[bytes, Part]:
+        """See Pieces."""
+        return self._fetcher.neighbours([self._refs[index] for index in indices], self._state())
 
 
 def pieces_of(run: Run, row: int, fetcher: Fetcher, state: Callable[[], State], blocks: Blocks) -> Pieces:

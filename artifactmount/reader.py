@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ import trio
 from artifactmount.blocks import Blocks
 from artifactmount.errors import ArtifactError, DeniedError, ProjectMismatchError, SourceError, StoreError
 from artifactmount.fetch import Fetcher
+from artifactmount.held import Held, Part, joined
 from artifactmount.pieces import Pieces, pieces_of
 from artifactmount.project import Project
 from artifactmount.ranges import PackId
@@ -96,10 +97,19 @@ class Hopper:
 
     def begin(self, key: Hashable, work: Callable[[], Any]) -> _Flight:
         """Start `work` unless it is under way; nobody has to wait for it."""
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = _Flight(trio.Event())
-            self._nursery.start_soon(self._fly, key, flight, work)
+        return self._flights.get(key) or self._begin([key], work)
+
+    def begin_ahead(self, keys: Sequence[Hashable], work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Start `work`, which has a result for each of these keys, none of which is under way; `then` gets it, in the event loop.
+
+        Why it fails is for those to say who wait for one of them.
+        """
+        self._begin(keys, work, then).awaited = True
+
+    def _begin(self, keys: Sequence[Hashable], work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> _Flight:
+        flight = _Flight(trio.Event())
+        self._flights.update(dict.fromkeys(keys, flight))
+        self._nursery.start_soon(self._fly, keys, flight, work, then)
         return flight
 
     async def within(self, seconds: float, key: Hashable, work: Callable[[], Any]) -> bool:
@@ -115,15 +125,18 @@ class Hopper:
             return True
         return False
 
-    async def _fly(self, key: Hashable, flight: _Flight, work: Callable[[], Any]) -> None:
+    async def _fly(self, keys: Sequence[Hashable], flight: _Flight, work: Callable[[], Any], then: Callable[[Any], None] | None) -> None:
         try:
             flight.result = await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+            if then is not None:
+                then(flight.result)
         except Exception as error:  # noqa: BLE001 - it is raised again, in everybody who waits
             flight.error = error
             if not flight.awaited:
                 self._warn(error)
         finally:
-            del self._flights[key]
+            for key in keys:
+                del self._flights[key]
             flight.done.set()
 
     def _warn(self, error: BaseException) -> None:
@@ -142,8 +155,7 @@ class Reader:
         self._kept = KeptFiles(project.store) if isinstance(project.store, FolderStore) else None
         self._fetchers: dict[str, Fetcher] = {}
         self._files: OrderedDict[File, OpenFile] = OrderedDict()
-        self._memory: OrderedDict[bytes, bytes] = OrderedDict()
-        self._held = 0
+        self._held = Held(_MEMORY)
         self._missed: OrderedDict[tuple[str, PackId], None] = OrderedDict()
         self._failed: dict[bytes, tuple[float, ArtifactError]] = {}  # pieces that were waited for in vain, until when
 
@@ -157,7 +169,7 @@ class Reader:
         """What fetches the chunks of an artifact."""
         return Fetcher(self._project, artifact, self._kept)
 
-    def _found(self, result: str, content: bytes) -> None:
+    def _found(self, result: str, content: Part) -> None:
         """A piece was found: in "memory", on "disk" in the cache, or, a "miss", where it lies. Here nobody counts."""
 
     async def tend(self) -> None:
@@ -183,16 +195,16 @@ class Reader:
             return b""
         first, last = pieces.at(offset), pieces.at(end - 1)
         self._read_ahead(opened, offset, end, last)
-        parts: list[memoryview] = []
+        parts: list[Part] = []
         for index in range(first, last + 1):
             content, start = await self._piece(opened, index), pieces.start(index)
-            parts.append(memoryview(content)[max(offset - start, 0) : end - start])
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.append(content.cut(offset - start, end - start))
+        return joined(parts)
 
     def cached(self, file: File) -> bool:
         """Whether a file can be read without the store."""
         pieces = self._open_file(file).pieces
-        return all(pieces.name(index) in self._memory or pieces.has(index) for index in range(len(pieces)))
+        return all(pieces.name(index) in self._held or pieces.has(index) for index in range(len(pieces)))
 
     def _open_file(self, file: File) -> OpenFile:
         opened = self._files.get(file)
@@ -206,11 +218,10 @@ class Reader:
             self._files.move_to_end(file)
         return opened
 
-    async def _piece(self, opened: OpenFile, index: int) -> bytes:
+    async def _piece(self, opened: OpenFile, index: int) -> Part:
         name = opened.pieces.name(index)
-        content = self._memory.get(name)
+        content = self._held.get(name)
         if content is not None:
-            self._memory.move_to_end(name)
             self._found("memory", content)
             return content
         begin = time.monotonic()
@@ -226,7 +237,7 @@ class Reader:
                 _log.error("%s:%s %s: %s", *where.values(), error, extra=where)
             self._remember_failure(name, begin, error)
             raise
-        self._remember(name, content)
+        self._held.put({name: content})
         return content
 
     def _remember_failure(self, name: bytes, begin: float, error: ArtifactError) -> None:
@@ -236,15 +247,14 @@ class Reader:
         if now - begin > _LONG and isinstance(error, StoreError | SourceError):
             self._failed[name] = (now + _MOMENT, error)
 
-    async def _miss(self, opened: OpenFile, index: int, name: bytes) -> bytes:
+    async def _miss(self, opened: OpenFile, index: int, name: bytes) -> Part:
         """A piece that is not in memory: from the cache, which answers at once; else from where it lies."""
-        content, result = opened.pieces.cached(index), "disk"
-        if content is None:
-            content, result = await self._fetch(opened, index, name), "miss"
+        cached = opened.pieces.cached(index)
+        content, result = (await self._fetch(opened, index, name), "miss") if cached is None else (Part.of(cached), "disk")
         self._found(result, content)
         return content
 
-    async def _fetch(self, opened: OpenFile, index: int, name: bytes) -> bytes:
+    async def _fetch(self, opened: OpenFile, index: int, name: bytes) -> Part:
         """One miss fetches a chunk alone; a second one in the same pack brings the whole pack, because its neighbours are wanted, too."""
         artifact, pack = opened.slot.artifact, opened.pieces.pack(index)
         if pack is not None:
@@ -255,10 +265,12 @@ class Reader:
                 )
                 if name in contents:
                     if not opened.pieces.has(index):  # the cache takes nothing in: then memory has to do
-                        for digest, content in contents.items():
-                            self._remember(digest, content)
-                    return contents[name]
-        return await self._hopper.hop(("piece", name), partial(opened.pieces.fetch, index))
+                        self._held.put({digest: Part.of(content) for digest, content in contents.items()})
+                    return Part.of(contents[name])
+        while True:
+            found: Mapping[bytes, Part] = await self._hopper.hop(("piece", name), partial(_fetch_one, opened.pieces, index))
+            if name in found:  # what was read ahead may lack it: then by itself, which says why
+                return found[name]
 
     def _is_second_miss(self, artifact: str, pack: PackId) -> bool:
         if (artifact, pack) in self._missed:
@@ -273,13 +285,6 @@ class Reader:
 
     def _state(self, artifact: str) -> State:
         return self._project.known(artifact) or self._project.refresh(artifact)
-
-    def _remember(self, name: bytes, content: bytes) -> None:
-        if name not in self._memory:
-            self._memory[name] = content
-            self._held += len(content)
-            while self._held > _MEMORY:
-                self._held -= len(self._memory.popitem(last=False)[1])
 
     # -- ahead of a sequential reader ----------------------------------------------------------------------------------------------
     def _read_ahead(self, opened: OpenFile, offset: int, end: int, last: int) -> None:
@@ -299,28 +304,28 @@ class Reader:
             return
         opened.window = min(max(2 * opened.window, 1), _AHEAD // 2 if pieces.pack(last) is None else _AHEAD)
         stop = min(last + 1 + opened.window, len(pieces))
-        for index in range(max(last + 1, opened.asked), stop):
-            self._fetch_ahead(opened, index)
+        self._fetch_ahead(opened, range(max(last + 1, opened.asked), stop))
         opened.asked = max(stop, opened.asked)
 
-    def _fetch_ahead(self, opened: OpenFile, index: int) -> None:
-        pieces, artifact = opened.pieces, opened.slot.artifact
-        name, pack = pieces.name(index), pieces.pack(index)
-        if name in self._memory:
-            return
-        if pack is None:
-            flight = self._hopper.begin(("piece", name), partial(self._fetch_into_memory, pieces, index))
-            flight.awaited = True  # whoever reads on to there says why it failed
-        elif pack not in opened.packs and not pieces.has(index):
-            opened.packs.add(pack)
-            self._hopper.begin(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack, name))
+    def _fetch_ahead(self, opened: OpenFile, indices: Sequence[int]) -> None:
+        pieces, artifact, alone = opened.pieces, opened.slot.artifact, list[int]()
+        for index in indices:
+            name, pack = pieces.name(index), pieces.pack(index)
+            if name in self._held:
+                continue
+            if pack is None:
+                if not self._hopper.is_under_way(("piece", name)):
+                    alone.append(index)
+            elif pack not in opened.packs and not pieces.has(index):
+                opened.packs.add(pack)
+                self._hopper.begin(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack, name))
+        for group in pieces.groups(alone):
+            names = dict.fromkeys(("piece", pieces.name(index)) for index in group)
+            self._hopper.begin_ahead(list(names), partial(pieces.fetch_group, group), self._held.put)
 
-    def _fetch_into_memory(self, pieces: Pieces, index: int) -> bytes:
-        content = pieces.cached(index)
-        if content is None:
-            content = pieces.fetch(index)
-        trio.from_thread.run_sync(self._remember, pieces.name(index), content)
-        return content
+
+def _fetch_one(pieces: Pieces, index: int) -> dict[bytes, Part]:
+    return {pieces.name(index): Part.of(pieces.fetch(index))}
 
 
 def _show(opened: OpenFile) -> str:

@@ -22,12 +22,12 @@ FOLDER = Path(__file__).parent.parent / PACKAGE
 # the empty name is the package's own __init__.py.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("version",),
-    ("errors", "workers"),
+    ("errors", "memory", "workers"),
     ("private", "plain", "notify", "mount_options"),
     ("log_lines",),
     ("config", "mountpoint"),
     ("digest", "ranges", "sealed"),
-    ("pack", "acts", "rows"),
+    ("held", "pack", "acts", "rows"),
     ("crypto", "document"),
     ("folders", "reference"),
     ("reading", "writing"),

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import click
 
-from artifactmount.cli.memory import reuse_memory
 from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import json_option, plain, plural, print_json, size
 from artifactmount.download import download as fetch
+from artifactmount.memory import reuse_memory
 from artifactmount.names import parse, resolve
 
 

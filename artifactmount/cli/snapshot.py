@@ -10,11 +10,11 @@ from artifactmount.acts import PARTS_LIMIT
 from artifactmount.checkin import check_in
 from artifactmount.checkout import Checkout, find, read
 from artifactmount.cli.making import options_of, print_result, version_options
-from artifactmount.cli.memory import reuse_memory
 from artifactmount.cli.parts import end_parts, store_part
 from artifactmount.cli.settings import Settings, named, progress
 from artifactmount.cli.text import json_option
 from artifactmount.errors import NotFoundError, UsageError
+from artifactmount.memory import reuse_memory
 from artifactmount.names import check_artifact, parse
 from artifactmount.project import same_place
 from artifactmount.proposal import Options, Result

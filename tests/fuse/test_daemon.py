@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from artifactmount.mountpoint import READ_AHEAD_KIB, mount_at
 from tests.fuse.mounts import Project, is_mounted, mounted, wait_until, write
 
 pytestmark = pytest.mark.needs_fuse
@@ -48,6 +49,17 @@ def test_mount_returns_when_it_can_be_listed_and_umount_when_it_is_gone(animals:
         assert "is mounted at" in mount.log and "is unmounted" in mount.log
     with mounted(animals) as mount:
         assert (mount / "animals/v0/cat.png").read_bytes() == b"cat"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may let the kernel read further ahead")
+def test_the_kernel_is_told_to_read_further_ahead_when_the_mount_has_begun(animals: Project) -> None:
+    """Before, it would take it back: at the first request it sets what it reads ahead to 128 KiB."""
+    with mounted(animals) as mount:
+        assert os.listdir(mount / "animals/latest")
+        found = mount_at(str(mount.path))
+        assert found is not None
+        amount = Path(f"/sys/class/bdi/{found.device}/read_ahead_kb")
+        wait_until(lambda: amount.read_text().strip() == str(READ_AHEAD_KIB))
 
 
 def test_a_mount_by_a_relative_path_and_through_a_link(animals: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -10,6 +11,8 @@ from artifactmount.delete import delete_versions
 from artifactmount.digest import chunk_digest
 from artifactmount.errors import GoneError
 from artifactmount.fetch import Fetcher
+from artifactmount.held import joined
+from artifactmount.store.folder import FolderStore
 from artifactmount.store.memory import MemoryStore
 from tests.unit.test_forgetting import OTHER, SECRET, SHARED, log, machine
 
@@ -28,3 +31,22 @@ def test_a_reader_that_knows_an_older_state_reads_on(tmp_path: Path) -> None:
         assert fetcher.chunk(chunks[chunk_digest(SHARED)], older, run.digest) == SHARED
         with pytest.raises(GoneError):
             fetcher.chunk(chunks[chunk_digest(SECRET)], older, run.digest)
+
+
+def test_neighbours_are_read_in_one_go_and_a_damaged_one_costs_nobody_else(tmp_path: Path) -> None:
+    store = FolderStore(str(tmp_path / "store"))
+    contents = {f"{number}": Random(number).randbytes(5000) for number in range(4)} | {"4": b"compressible" * 500}
+    with machine(store, tmp_path / "home") as project:
+        log(project, tmp_path / "staging", contents, "")
+        state = project.refresh("animals")
+        refs = list(project.catalog("animals").run(state.versions[0]).all_chunks())
+        fetcher, plain = Fetcher(project, "animals"), {chunk_digest(content): content for content in contents.values()}
+        found = fetcher.neighbours(refs, state)
+        assert {name: bytes(joined([part])) for name, part in found.items()} == plain
+        assert len({id(part.buffer) for part in found.values()}) == 2  # what is stored as it is was not copied
+        place = refs[2].place
+        (pack,) = {state.resolve(ref.place.pack) for ref in refs}
+        with open(store.path_of(project.artifact("animals").pack_key(pack)), "r+b") as file:
+            file.seek(place.offset)
+            file.write(b"damage")
+        assert set(fetcher.neighbours(refs, state)) == set(plain) - {refs[2].digest}
