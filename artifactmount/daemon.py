@@ -26,6 +26,7 @@ import trio
 from artifactmount.cache import Cache
 from artifactmount.config import read_config
 from artifactmount.errors import ArtifactError, LockedError, RefusedError
+from artifactmount.event_loop import lean
 from artifactmount.fuse import Operations
 from artifactmount.keys import Keyring
 from artifactmount.log_lines import formatter
@@ -164,7 +165,8 @@ async def _serve(project: Project, sources: Sources, mount: Mount, ready: Callab
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
                 nursery.start_soon(reader.tend)
                 ready()
-                await pyfuse3.main()
+                with lean():
+                    await pyfuse3.main()
             finally:
                 # Where a signal ended it, this takes the mount away, also one in use: its users get errors, not hangs.
                 pyfuse3.close(unmount=True)

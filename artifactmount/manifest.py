@@ -158,9 +158,12 @@ class Table:
     # -- looking up ----------------------------------------------------------------------------------------------------------------
     def position(self, key: bytes, name: bytes, low: int | None = None) -> tuple[int, bool]:
         """Where the row (key, name) stands or would stand, and whether it does. `low`: not before this row."""
-        start, high = self.span(key)
-        low = start if low is None or low < start else low
-        names, offsets, stop = self._names, self._name_offsets, high
+        start, stop = self.span(key)
+        return self.position_in(start if low is None or low < start else low, stop, name)
+
+    def position_in(self, low: int, stop: int, name: bytes) -> tuple[int, bool]:
+        """`position`, for who knows that the rows [low, stop) are of the directory, from where on the row may stand to its end."""
+        high, names, offsets = stop, self._names, self._name_offsets
         while low < high:
             middle = (low + high) // 2
             if bytes(names[offsets[middle] : offsets[middle + 1]]) < name:

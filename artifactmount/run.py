@@ -236,6 +236,8 @@ class Run:
     def chunk_starts(self, row: int) -> array[int]:
         """Where each chunk of a file begins in it, and the file's size behind them."""
         count = self.chunk_counts[row]
+        if count == 1:  # most files, and the chunk has the file's size
+            return array("Q", (0, self._sizes[row]))
         first = self._chunk_span(row)[0] if count else 0
         return array("Q", accumulate(self._chunks[3][first : first + count], initial=0))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from artifactmount.errors import GoneError, NotDirectoryError
-from artifactmount.manifest import MISSING, ROOT_ROW, Table
+from artifactmount.manifest import ROOT_ROW, Table
 from artifactmount.rows import Kind, is_executable, kind_of
 from artifactmount.run import Run
 from artifactmount.state import State, Version
@@ -112,6 +112,8 @@ class Tree:
         self._slots: list[VersionSlot | RunSlot | None] = [None]
         self._versions: dict[tuple[str, int], VersionSlot] = {}
         self._runs: dict[tuple[str, bytes], RunSlot] = {}
+        self._searched: VersionSlot | None = None  # where `find` looked the last time, and the rows of that directory
+        self._searched_row, self._span = ROOT_ROW, (0, 0)
 
     # -- inode to meaning ----------------------------------------------------------------------------------------------------------
     def place(self, inode: int) -> Place:
@@ -183,9 +185,12 @@ class Tree:
 
     def find(self, directory: Directory, name: bytes) -> Attributes | None:
         """What stands under a name in a directory of a version, or None."""
-        table = directory.slot.table
-        row = table.find(table.key_of(directory.row), name)
-        return None if row == MISSING else self.row(directory.slot, row)
+        slot, table = directory.slot, directory.slot.table
+        if self._searched is not slot or self._searched_row != directory.row:  # who looks for many names does so in one directory
+            self._span = table.span(table.key_of(directory.row))
+            self._searched, self._searched_row = slot, directory.row
+        row, found = table.position_in(*self._span, name)
+        return self.row(slot, row) if found else None
 
     def list(self, directory: Directory, start: int) -> Iterator[tuple[int, bytes, Attributes]]:
         """(position after it, name, attributes) of the entries of a directory of a version, from a position on."""

@@ -64,7 +64,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("doctor.*",),
     ("tree", "pieces"),
     ("stream", "vectored"),
-    ("reader",),
+    ("reader", "event_loop"),
     ("namespace",),
     ("fuse",),
     ("metrics_port",),
@@ -80,8 +80,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
 
 # Who may import a library. The AWS SDK's stubs are the SDK, as far as knowing it goes.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "trio": ("reader", "fuse", "daemon"),
-    "pyfuse3": ("fuse", "metered", "daemon"),
+    "trio": ("reader", "event_loop", "fuse", "daemon"),
+    "pyfuse3": ("event_loop", "fuse", "metered", "daemon"),
     "prometheus_client": ("metrics",),
     "boto3": ("store.s3", "sources.s3"),
     "botocore": ("store.s3", "sources.s3", "kms"),
