@@ -100,7 +100,7 @@ class Hopper:
         return self._flights.get(key) or self._begin([key], work)
 
     def begin_ahead(self, keys: Sequence[Hashable], work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Start `work`, which has a result for each of these keys, none of which is under way; `then` gets it, in the event loop.
+        """Start `work`, which has a result for each of these keys, all different, none under way; `then` gets it, in the event loop.
 
         Why it fails is for those to say who wait for one of them.
         """
@@ -308,20 +308,21 @@ class Reader:
         opened.asked = max(stop, opened.asked)
 
     def _fetch_ahead(self, opened: OpenFile, indices: Sequence[int]) -> None:
-        pieces, artifact, alone = opened.pieces, opened.slot.artifact, list[int]()
+        pieces, artifact = opened.pieces, opened.slot.artifact
+        alone: dict[bytes, int] = {}  # by name: the same bytes may stand at several places of a file
         for index in indices:
             name, pack = pieces.name(index), pieces.pack(index)
             if name in self._held:
                 continue
             if pack is None:
                 if not self._hopper.is_under_way(("piece", name)):
-                    alone.append(index)
+                    alone[name] = index
             elif pack not in opened.packs and not pieces.has(index):
                 opened.packs.add(pack)
                 self._hopper.begin(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack, name))
-        for group in pieces.groups(alone):
-            names = dict.fromkeys(("piece", pieces.name(index)) for index in group)
-            self._hopper.begin_ahead(list(names), partial(pieces.fetch_group, group), self._held.put)
+        for group in pieces.groups(list(alone.values())):
+            keys = [("piece", pieces.name(index)) for index in group]
+            self._hopper.begin_ahead(keys, partial(pieces.fetch_group, group), self._held.put)
 
 
 def _fetch_one(pieces: Pieces, index: int) -> dict[bytes, Part]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 import trio
@@ -11,9 +12,13 @@ import trio.testing
 
 from artifactmount.cache import Cache
 from artifactmount.errors import ArtifactError, CorruptError, GoneError, SourceChangedError, UnreachableError
+from artifactmount.namespace import Namespace
 from artifactmount.project import Project
 from artifactmount.reader import Hopper, Reader
+from artifactmount.store.folder import FolderStore
 from artifactmount.store.memory import MemoryStore
+from artifactmount.tree import Directory, File, Tree
+from tests.unit.test_forgetting import log, machine
 
 
 @pytest.mark.parametrize(
@@ -70,3 +75,29 @@ def test_who_waits_for_one_of_several_gets_it_and_the_rest_is_taken_over_once() 
 
     assert sorted(trio.run(act)) == [1, 2, 2]
     assert taken == [{"a": 1, "b": 2}]
+
+
+def test_a_file_with_the_same_bytes_again_and_again_is_read_ahead(tmp_path: Path) -> None:
+    """Its chunks have one name, also those that are asked for ahead in one go."""
+    zeros = bytes(16 << 20)
+    content = Random(1).randbytes(5 << 20) + zeros + Random(2).randbytes(1 << 20) + zeros
+
+    async def read(project: Project) -> bytes:
+        async with trio.open_nursery() as nursery:
+            hopper, tree = Hopper(nursery), Tree(1)
+            namespace, reader = Namespace(project, tree, hopper), Reader(project, hopper)
+            found = await namespace.in_artifact("animals", "v0")
+            assert found is not None
+            directory = tree.place(found.inode)
+            assert isinstance(directory, Directory)
+            await namespace.load(directory.slot)
+            entry = tree.find(directory, b"file")
+            assert entry is not None
+            file = tree.place(entry.inode)
+            assert isinstance(file, File)
+            parts = [bytes(await reader.read(file, at, 1 << 20)) for at in range(0, len(content), 1 << 20)]
+            return b"".join(parts)
+
+    with machine(FolderStore(str(tmp_path / "store")), tmp_path / "home") as project:
+        log(project, tmp_path / "staging", {"file": content}, "")
+        assert trio.run(read, project) == content
