@@ -316,7 +316,7 @@ class Reader:
                 continue
             if pack is None:
                 if not self._hopper.is_under_way(("piece", name)):
-                    alone[name] = index
+                    alone.setdefault(name, index)
             elif pack not in opened.packs and not pieces.has(index):
                 opened.packs.add(pack)
                 self._hopper.begin(("pack", artifact, pack), partial(self._fetch_pack, artifact, pack, name))
