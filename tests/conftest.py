@@ -6,6 +6,7 @@ With `--s3 ceph` the server is Ceph's, and only the tests that use it are run, w
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,12 @@ settings.load_profile("untimed")
 
 _CEPH_SECONDS = 600  # for a test; the first one also starts the cluster
 _left_out = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_configure() -> None:
+    """A job in the background of a shell ignores ^C, and what it starts does, too: then no test could interrupt a command."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
