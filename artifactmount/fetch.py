@@ -36,7 +36,7 @@ _TABLES = 256
 _TABLE_ROWS = 1 << 19  # of all tables kept: 300 bytes each
 _UNPACKED = 64 << 20
 #: A chunk up to this size is verified where it is asked for, at once: 60 µs at most. A hop to a thread costs more.
-_SMALL = 64 << 10
+SMALL = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +74,27 @@ class Fetcher:
         self.in_place = isinstance(project.store, FolderStore)  # packs are read where they lie, and nothing is copied to the cache
         self._lock = threading.Lock()
         self._tables: OrderedDict[PackId, dict[bytes, TableRow]] = OrderedDict()
+        self._last: tuple[State | None, PackId | None, str] = None, None, ""  # the pack that `at_hand` found in a state, and its key
 
     def cached(self, digest: bytes) -> bytes | None:
         """A chunk that the cache holds, verified."""
         return self._project.cache.get_chunk(digest, self._artifact.cipher.chunking.digest)
 
+    def ready(self, ref: ChunkRef) -> bytes | None:
+        """A chunk that can be had without a store or, of a folder project, without waiting for its disk; None otherwise."""
+        return self.at_hand(ref) if self.in_place else self.cached(ref.digest)
+
     def at_hand(self, ref: ChunkRef) -> bytes | None:
         """A small chunk, verified, where its pack was read before and the page cache still has it; never waits. None otherwise."""
         place = ref.place
-        if self._kept is None or place.plain > _SMALL or place.stored > _SMALL:
+        if self._kept is None or place.plain > SMALL or place.stored > SMALL:
             return None
         state = self._project.proven(self._artifact.name)
-        if state is None or place.pack not in state.packs:  # moved or deleted; a copy of the project by hard links may have it still
-            return None
-        stored = self._kept.peek(self._artifact.pack_key(place.pack), place.offset, place.stored)
+        if state is not self._last[0] or place.pack != self._last[1]:
+            if state is None or place.pack not in state.packs:  # moved or deleted; a copy of the project by hard links may have it still
+                return None
+            self._last = state, place.pack, self._artifact.pack_key(place.pack)
+        stored = self._kept.peek(self._last[2], place.offset, place.stored)
         try:
             return None if stored is None else self._artifact.cipher.chunk(place.pack, place.offset, stored, place.plain, ref.digest)
         except CorruptError:
@@ -120,7 +127,7 @@ class Fetcher:
         content = self._artifact.cipher.chunk(pack, ref.place.offset, stored, ref.place.plain, ref.digest)
         if not self.in_place:
             self._project.cache.put_chunks([(ref.digest, content)])
-        elif self._kept is not None and ref.place.plain <= _SMALL:
+        elif self._kept is not None and ref.place.plain <= SMALL:
             self._kept.keep(self._artifact.pack_key(pack), ref.place.offset)
         return content
 

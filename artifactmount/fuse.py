@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
@@ -205,7 +206,18 @@ class Operations(pyfuse3.Operations):
             raise IsDirectoryError("a directory")
         if flags & _WRITE_FLAGS:
             raise ReadOnlyError("versions are immutable")
+        self._push(inode, place)
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
+
+    def _push(self, inode: InodeT, file: File) -> None:
+        """Give the kernel a small file that is opened for the first time, where its content can be had at once: it need not ask then.
+
+        Not when it was opened before: somebody may be waiting for a part of it that is on its way, and hold the page that this would wait
+        for, with all answers waiting for this (linux, fs/fuse/dev.c: fuse_notify_store locks each page).
+        """
+        if file.slot.is_first_open(file.row) and (content := self._reader.at_once(file)) is not None:
+            with suppress(OSError):  # then it asks
+                pyfuse3.notify_store(inode, 0, content)
 
     @answered
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

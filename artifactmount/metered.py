@@ -27,6 +27,7 @@ from artifactmount.sources.access import Sources
 from artifactmount.state import State
 from artifactmount.store import Store
 from artifactmount.store.kept import KeptFiles
+from artifactmount.tree import File
 
 _NAMES = ("lookup", "getattr", "readlink", "opendir", "readdir", "releasedir", "listxattr", "getxattr", "statfs")
 _OPERATIONS = (*_NAMES, "open", "read", "release")
@@ -47,6 +48,12 @@ class MeteredReader(Reader):
 
     def _make_fetcher(self, artifact: str) -> Fetcher:
         return _MeteredFetcher(self._project, artifact, self._kept, self._metrics)
+
+    def at_once(self, file: File) -> bytes | None:
+        content = super().at_once(file)
+        if content is not None:
+            self._metrics.read.inc(len(content))
+        return content
 
     def _found(self, result: str, content: Part) -> None:
         number, size = self._results[result]

@@ -98,7 +98,7 @@ class Chunks:
 
     def cached(self, index: int) -> bytes | None:
         """See Pieces. Packs of a folder project are read where they lie."""
-        return self._fetcher.at_hand(self._refs[index]) if self._fetcher.in_place else self._fetcher.cached(self.name(index))
+        return self._fetcher.ready(self._refs[index])
 
     def has(self, index: int) -> bool:
         """See Pieces."""

@@ -233,6 +233,14 @@ class Run:
             return [ChunkRef(self.digest_of(row), self._place(first))]
         return _Chunks(self, first, listed, count)
 
+    def only_chunk(self, row: int) -> ChunkRef | None:
+        """The chunk of a file that has exactly one, as every small file: `chunks` for who opens many of them."""
+        if self.chunk_counts[row] != 1:
+            return None
+        if self._chunk_index is None:
+            self._chunk_index = _Blocks(self.chunk_counts)
+        return ChunkRef(self.digest_of(row), self._place(self._chunk_index.before(row)))
+
     def chunk_starts(self, row: int) -> array[int]:
         """Where each chunk of a file begins in it, and the file's size behind them."""
         count = self.chunk_counts[row]

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from artifactmount.errors import GoneError, NotDirectoryError
 from artifactmount.manifest import ROOT_ROW, Table
@@ -24,8 +25,7 @@ _DIRECTORY_MODE = stat.S_IFDIR | 0o555
 _LINK_MODE = stat.S_IFLNK | 0o777
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What stat shows: mode with type, size in bytes, time in ns. `lasting`: it can never change while mounted."""
 
     inode: int
@@ -81,18 +81,26 @@ class RunSlot:
     version: Version
     run: Run
     time: int
+    opened: bytearray = field(default_factory=bytearray)  # a bit for each row, once one is
+
+    def is_first_open(self, row: int) -> bool:
+        """Whether a file has not been opened before, by what was told this; from now on it has."""
+        if not self.opened:
+            self.opened = bytearray((self.run.count + 7) // 8)
+        at, bit = row >> 3, 1 << (row & 7)
+        first = not self.opened[at] & bit
+        self.opened[at] |= bit
+        return first
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(NamedTuple):
     """A directory of a version; its row may be ROOT_ROW."""
 
     slot: VersionSlot
     row: int
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file, symlink or reference: a row of a run."""
 
     slot: RunSlot
@@ -113,7 +121,7 @@ class Tree:
         self._versions: dict[tuple[str, int], VersionSlot] = {}
         self._runs: dict[tuple[str, bytes], RunSlot] = {}
         self._searched: VersionSlot | None = None  # where `find` looked the last time, and the rows of that directory
-        self._searched_row, self._span = ROOT_ROW, (0, 0)
+        self._searched_row, self._span, self._next = ROOT_ROW, (0, 0), 0
 
     # -- inode to meaning ----------------------------------------------------------------------------------------------------------
     def place(self, inode: int) -> Place:
@@ -188,8 +196,12 @@ class Tree:
         slot, table = directory.slot, directory.slot.table
         if self._searched is not slot or self._searched_row != directory.row:  # who looks for many names does so in one directory
             self._span = table.span(table.key_of(directory.row))
-            self._searched, self._searched_row = slot, directory.row
-        row, found = table.position_in(*self._span, name)
+            self._searched, self._searched_row, self._next = slot, directory.row, self._span[0]
+        first, last = self._span
+        row, found = self._next, self._next < last and table.name(self._next) == name  # they are often in order
+        if not found:
+            row, found = table.position_in(first, last, name)
+        self._next = row + found
         return self.row(slot, row) if found else None
 
     def list(self, directory: Directory, start: int) -> Iterator[tuple[int, bytes, Attributes]]:

@@ -146,7 +146,7 @@ def test_looked_is_only_after_a_short_wait_and_where_there_is_another_processor(
             return (after - before) // 1000
 
         await looked()
-        assert await looked() == (2 if processors == 1 else 31)
+        assert await looked() == (2 if processors == 1 else 81)
         clock.step = 60_000  # a long wait
         await looked()
         clock.step = 1000
