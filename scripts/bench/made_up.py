@@ -34,7 +34,7 @@ class MadeUp(Staged):
         self.key = count.to_bytes(16, "big")
         self.generations = [0] * count
 
-    def walk(self, tracked: Tracked = untracked) -> Iterator[Listing]:
+    def walk(self, tracked: Tracked = untracked, expected: int = 0) -> Iterator[Listing]:
         """See Staged."""
         count = len(self.generations)
         folders = [b"d%04d" % number for number in range(-(-count // _PER_FOLDER))]
