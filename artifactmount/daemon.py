@@ -1,7 +1,7 @@
-"""The daemon behind a mount: starting it, in the background or not, and ending it cleanly. Answers no requests itself.
+"""The daemon behind a mount, from its start to its clean end. Answers no requests itself.
 
-`python -m artifactmount.daemon` is what the background is: a fresh process, because LMDB, threads and trio do not survive a fork. It tells
-its parent through a pipe that the mount stands, or why not.
+`python -m artifactmount.daemon` is what the background is (`launch` starts it). It tells its parent through a pipe that the mount stands,
+or why not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 import pyfuse3
@@ -29,13 +27,13 @@ from artifactmount.errors import ArtifactError, LockedError, RefusedError
 from artifactmount.event_loop import lean
 from artifactmount.fuse import Operations
 from artifactmount.keys import Keyring
+from artifactmount.launch import Mount
 from artifactmount.log_lines import formatter
 from artifactmount.memory import reuse_memory
 from artifactmount.metered import MeteredReader, meter_operations, meter_project, meter_store
 from artifactmount.metrics import Metrics, address_of
-from artifactmount.mountpoint import READ_AHEAD_KIB, Record, check_allow_other, mount_at, prepare, within
+from artifactmount.mountpoint import READ_AHEAD_KIB, check_allow_other, mount_at, prepare, within
 from artifactmount.namespace import Namespace
-from artifactmount.private import make_folder
 from artifactmount.project import Project, open_store
 from artifactmount.reader import Hopper, Reader
 from artifactmount.sources.access import Access, Sources
@@ -45,42 +43,9 @@ from artifactmount.tree import Tree
 
 _log = logging.getLogger(__name__)
 
-_LOG_LIMIT = 4 << 20
 #: Of memory that was let go of, for what is read ahead; of all threads together, as with one heap for each it was 200 MB instead of 84
 #: after a GiB was read.
 _BUFFER, _KEPT = 8 << 20, 16 << 20
-SECRETS = ("ARTIFACTMOUNT_PASSPHRASE", "ARTIFACTMOUNT_NEW_PASSPHRASE")
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """What to mount where. `mountpoint` is absolute, links resolved; `budget` is the cache's, in bytes.
-
-    `uid` and `gid`: whose the files are shown to be, of this process where None; `umask`: the permission bits they are shown without.
-    `source`: what mountinfo shows as mounted there; `noexec`: whether nothing may be run from it. `metrics`: where they are served
-    (`address_of`); nothing is counted where it is empty.
-    `beneath`: whether an overlay is to lie over it.
-    """
-
-    url: str
-    cache: str
-    budget: int
-    mountpoint: str
-    state_directory: str
-    allow_other: bool = False
-    uid: int | None = None
-    gid: int | None = None
-    umask: int = 0
-    source: str = "artifactmount"
-    noexec: bool = False
-    log_format: str = "text"
-    metrics: str = ""
-    beneath: bool = False
-
-    @property
-    def record(self) -> Record:
-        """The record of the daemon that serves it."""
-        return Record(self.mountpoint, self.state_directory)
 
 
 def serve(mount: Mount, ready: Callable[[], None], keyring: Keyring) -> None:
@@ -201,77 +166,6 @@ async def _raise_read_ahead(began: trio.Event, mountpoint: str) -> None:
             file.write(str(READ_AHEAD_KIB))
     except OSError as error:
         _log.info("reads come in pieces of 128 KiB; root could raise that: echo %d > %s (%s)", READ_AHEAD_KIB, path, error.strerror)
-
-
-def start(mount: Mount, keyring: Keyring) -> subprocess.Popen[bytes]:
-    """Mount in the background; returns the daemon's process when the tree can be listed. Raises what `serve` raises.
-
-    The keys go through a pipe: everybody may read a process's arguments, and its environment stays for as long as it lives.
-    """
-    record = mount.record
-    make_folder(os.path.dirname(record.log))
-    with suppress(FileNotFoundError):
-        if os.stat(record.log).st_size > _LOG_LIMIT:
-            os.replace(record.log, record.log + ".1")
-    read_end, write_end = os.pipe()
-    with open(os.open(record.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
-        before = log.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "artifactmount.daemon", str(write_end), json.dumps(asdict(mount))],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            pass_fds=(write_end,),
-            start_new_session=True,
-            cwd="/",
-            env={name: value for name, value in os.environ.items() if name not in SECRETS},
-        )
-    os.close(write_end)
-    try:
-        assert process.stdin is not None
-        with suppress(BrokenPipeError), process.stdin as pipe:
-            pipe.write(json.dumps([keyring.files, keyring.kms, keyring.passphrase, keyring.insists]).encode())
-        with open(read_end, "rb") as pipe:
-            answer = pipe.read()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        raise
-    if answer != b"ready":
-        process.wait()
-        raise _failure(answer, _said_since(record.log, before), record.log)
-    os.stat(mount.mountpoint)  # answered by the daemon itself
-    return process
-
-
-def start_asking(mount: Mount, keyring: Keyring) -> subprocess.Popen[bytes]:
-    """`start`; the passphrase is asked for here where there is somebody to ask: the daemon has no terminal."""
-    try:
-        return start(mount, keyring)
-    except LockedError:
-        if keyring.given or keyring.ask is None:
-            raise
-        return start(mount, Keyring(passphrase=keyring.ask(), insists=True))
-
-
-def _failure(answer: bytes, said: str, log: str) -> ArtifactError:
-    try:
-        fields = json.loads(answer)
-        message, exit_code = str(fields["error"]), int(fields["exit_code"])
-    except (ValueError, KeyError, TypeError):
-        return RefusedError(f"the daemon ended before anything was mounted; see {log}")
-    kind = LockedError if fields.get("locked") else ArtifactError
-    error = kind(f"{message} ({said})" if said else message)
-    error.exit_code = exit_code
-    return error
-
-
-def _said_since(log: str, before: int) -> str:
-    """What libfuse and fusermount3 complained of: they speak to stderr only."""
-    with suppress(OSError), open(log, encoding="utf-8", errors="replace") as file:
-        file.seek(before)
-        return "; ".join(line.strip() for line in file if line.startswith(("fuse:", "fusermount3:")))
-    return ""
 
 
 def leave(code: int) -> NoReturn:

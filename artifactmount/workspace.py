@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from artifactmount.checkout import COPY, OVERLAY, Checkout, CheckoutBasis, Lived, hidden_folder, locked, mark, read
-from artifactmount.daemon import Mount, start_asking
 from artifactmount.download import download
 from artifactmount.errors import ArtifactError, RefusedError, UsageError
+from artifactmount.launch import Mount, start_asking
 from artifactmount.mountpoint import Record, mount_at, mounted, unmount, within
 from artifactmount.names import Reference, resolve
 from artifactmount.progress import Progress

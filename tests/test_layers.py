@@ -70,6 +70,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("metrics_port",),
     ("metrics",),
     ("metered",),
+    ("launch",),
     ("daemon",),
     ("workspace",),
     ("api", "api.*"),

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artifactmount.api.opened import Opened
-from artifactmount.daemon import Mount, start
 from artifactmount.errors import NotFoundError, RefusedError
+from artifactmount.launch import Mount, start
 from artifactmount.mountpoint import Record, find, unmount
 from artifactmount.names import Reference
 

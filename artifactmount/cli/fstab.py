@@ -61,7 +61,7 @@ def _fail(message: str, code: Code) -> int:
 
 
 def _mount(wanted: Wanted) -> None:
-    from artifactmount.daemon import Mount, start
+    from artifactmount.launch import Mount, start
 
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(PlainFormatter("mount.fuse.artifactmount: %(message)s"))

@@ -52,7 +52,7 @@ def mount(
     themselves. Returns when the files are there; a daemon in the background answers until `artifactmount umount`. Only you see the files,
     unless --allow-other; then owner, group and permission bits decide.
     """
-    from artifactmount.daemon import SECRETS, Mount, leave, log_to, serve, start_asking
+    from artifactmount.launch import SECRETS, Mount, start_asking
 
     if metrics:
         address_of(metrics)
@@ -70,6 +70,8 @@ def mount(
         metrics=metrics,
     )
     if foreground:
+        from artifactmount.daemon import leave, log_to, serve
+
         log_to(sys.stderr, log_format)
         keyring = settings.keyring
         for name in SECRETS:  # as in the background: a mount lives for weeks
