@@ -72,7 +72,8 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 def _uses_s3(item: pytest.Item) -> bool:
     """By its fixtures, or by a parameter: the fixtures that have one take the server only then."""
     callspec = getattr(item, "callspec", None)
-    return "s3_server" in getattr(item, "fixturenames", ()) or (callspec is not None and "s3" in callspec.params.values())
+    chosen = callspec.params.values() if callspec is not None else ()
+    return "s3_server" in getattr(item, "fixturenames", ()) or "s3" in chosen or "bucket" in chosen
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What only a real distributed store shows: races that its engine decides, and a bucket that it does not protect (`--s3 ceph`)."""
+"""What only Ceph shows (`--s3 ceph`): races that its engine decides, keys that it looks at, a bucket and bytes that it does not protect."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from artifactmount.cache import Cache
+from artifactmount.errors import DeniedError
 from artifactmount.project import Project
 from artifactmount.store.s3 import S3Store
 from tests import encryption
@@ -77,7 +78,7 @@ def test_eight_processes_with_ten_snapshots_each_and_then_deletion(s3_environmen
     assert data_keys(program, s3_environment) == set()
 
 
-def test_a_versioned_bucket_is_refused_before_anything_is_written_to_it(s3_server: Server, tmp_path: Path) -> None:
+def test_a_versioned_bucket_is_refused_before_an_artifact_is_written_to_it(s3_server: Server, tmp_path: Path) -> None:
     """Ceph 16 ignores If-None-Match there: two writers could both win a slot."""
     bucket = s3_server.make_bucket(versioned=True)
     program = Program(tmp_path, f"s3://{bucket}/p", s3_server.environment())
@@ -85,6 +86,38 @@ def test_a_versioned_bucket_is_refused_before_anything_is_written_to_it(s3_serve
     assert "ignores If-None-Match" in refused.err
     program.run("snapshot", write(tmp_path / "pets", {b"cat": File(b"cat")}), "pets", code=4)
     assert not [key for key in s3_server.keys(bucket) if "/artifacts/" in key]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId"), ("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch")]
+)
+def test_wrong_credentials_are_denied(s3_environment: Server, monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
+    bucket = s3_environment.make_bucket()
+    monkeypatch.setenv(name, "wrong")
+    with closing(S3Store(bucket)) as store:
+        for call in (
+            lambda: store.get("a"),
+            lambda: store.create("a", b""),
+            lambda: store.list_keys(""),
+            lambda: store.list_prefixes(""),
+            lambda: store.delete(["a"]),
+        ):
+            with pytest.raises(DeniedError, match=says):
+                call()
+    assert s3_environment.keys(bucket) == []
+
+
+def test_encryption_that_ceph_ignores_is_told_of(s3_server: Server, tmp_path: Path) -> None:
+    """Ceph 16 takes AES256, and stores what it gets; a KMS key that it does not know it refuses."""
+    program = Program(tmp_path, f"s3://{s3_server.make_bucket()}", s3_server.environment())
+    config = tmp_path / "home/config/artifactmount/config.toml"
+    config.parent.mkdir(parents=True)
+    config.touch(0o600)
+    config.write_text('[s3]\nsse = "aws:kms"\nsse-kms-key-id = "no-such-key"\n')
+    assert "no-such-key" in program.run("init", code=5).err
+    assert s3_server.keys(program.project.removeprefix("s3://")) == []
+    config.write_text('[s3]\nsse = "AES256"\n')
+    assert "`sse` asks for AES256, and the server does not say that it encrypts" in program.run("init").err
 
 
 def run_all(writers: Sequence[tuple[Program, list[str]]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import re
 import threading
@@ -32,6 +33,8 @@ from artifactmount.store import Listed, check_key, check_prefix
 if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3 import S3Client
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 1000
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -70,6 +73,7 @@ class S3Store:
         self._clients: dict[int, S3Client] = {}
         self._session: Session | None = None
         self._versioned: bool | None = None
+        self._warned = False
 
     def _client(self, attempts: int) -> S3Client:
         with self._lock:
@@ -170,12 +174,31 @@ class S3Store:
         """See Store. One attempt: a library that tries again by itself would see its own first success as a conflict."""
         with self._translated(key):
             try:
-                self._client(1).put_object(Bucket=self.bucket, Key=self.prefix + check_key(key), Body=data, IfNoneMatch="*", **self._asked)
+                where: dict[str, Any] = {"Bucket": self.bucket, "Key": self.prefix + check_key(key)}
+                answer: Any = self._client(1).put_object(**where, Body=data, IfNoneMatch="*", **self._asked)
             except self._client(1).exceptions.ClientError as error:
                 if _code(error) in ("PreconditionFailed", "412"):
                     return False
                 raise
+        self._look_for_encryption(answer)
         return True
+
+    def _look_for_encryption(self, answer: Any) -> None:
+        """Warn, once, of a server that says nothing of the encryption that was asked for: Ceph 16 takes AES256, and stores what it gets.
+
+        No error: what is written may be a commit, and that stands.
+        """
+        if self.sse is None or answer.get("ServerSideEncryption") == self.sse.algorithm:
+            return
+        with self._lock:
+            warned, self._warned = self._warned, True
+        if not warned:
+            _log.warning(
+                "%s: `sse` asks for %s, and the server does not say that it encrypts what is written; "
+                "what may not lie there readable needs a project made with `init --encrypt`",
+                self.url,
+                self.sse.algorithm,
+            )
 
     def list_keys(self, prefix: str, after: str = "", limit: int = 1000) -> list[Listed]:
         """See Store."""

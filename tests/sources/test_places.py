@@ -81,7 +81,9 @@ def test_a_bucket_has_an_endpoint_and_a_profile_of_its_own(
     bucket.put("x", b"x")
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    (tmp_path / "credentials").write_text("[hospital]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    known = s3_environment.environment()
+    pair = f"aws_access_key_id = {known['AWS_ACCESS_KEY_ID']}\naws_secret_access_key = {known['AWS_SECRET_ACCESS_KEY']}\n"
+    (tmp_path / "credentials").write_text(f"[hospital]\n{pair}")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     sources = Sources(Access(buckets={bucket.bucket: Bucket("hospital", s3_environment.endpoint)}))
     assert sources.read(only(sources, bucket.uri("x")).referent, 1, 0, 1) == b"x"
@@ -108,6 +110,7 @@ def test_a_body_cut_short_is_asked_for_again(bucket: BucketPlace, sources: Sourc
         sources.read(found.referent, found.size, 5, 100_000)
 
 
+@pytest.mark.moto_only("take a signed header out on the way, which Ceph notices")
 @pytest.mark.parametrize("header", ["If-Match", "Range"])
 def test_a_server_that_ignores_what_it_was_asked_is_not_believed(
     bucket: BucketPlace, sources: Sources, network: Proxy, header: str

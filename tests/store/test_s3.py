@@ -167,6 +167,7 @@ def test_no_credentials_are_said_to_be_missing(s3_environment: Server, monkeypat
     store.close()
 
 
+@pytest.mark.moto_only("start a moto that looks at keys; test_ceph.py asks Ceph itself")
 def test_wrong_credentials_are_denied(s3_environment: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     # The one request that is not looked at makes the bucket.
     with servers.s3_server(environment={"INITIAL_NO_AUTH_ACTION_COUNT": "1"}) as strict:
@@ -252,6 +253,7 @@ def test_a_listing_cut_short_is_an_error(s3_environment: Server, s3_proxy: Proxy
             call()
 
 
+@pytest.mark.moto_only("take a signed header out on the way, which Ceph notices")
 def test_a_server_that_ignores_ranges_is_fine(s3_proxy: Proxy, proxied_store: S3Store) -> None:
     s3_proxy.add(Rule(Fault.WITHOUT_HEADER, "GET", header="Range"))
     proxied_store.create("a", b"0123456789")
