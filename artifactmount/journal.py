@@ -61,13 +61,18 @@ class Journal:
             self._descriptor = -1
 
     def _read(self) -> None:
+        good = 0
         with open(os.dup(self._descriptor), "rb") as file:
             for line in file:
                 try:
+                    if not line.endswith(b"\n"):
+                        raise CorruptError("a line that is cut short")
                     fields = unseal(line.removesuffix(b"\n"), _LINE_LIMIT, "a line of a journal")
                     self._take(fields)
                 except (CorruptError, NeedsNewerError, KeyError, TypeError, ValueError, struct.error):
+                    os.ftruncate(self._descriptor, good)  # what is written behind it would not be found again
                     return
+                good += len(line)
 
     def _take(self, fields: dict[str, object]) -> None:
         match fields:
@@ -86,12 +91,12 @@ class Journal:
         self._append({"session": session})
 
     def reserve(self, number: int) -> None:
-        """A pack's number is about to be used."""
+        """The numbers of packs up to this one are about to be used."""
         self._append({"reserved": number})
 
     def stored(self, number: int, rows: Sequence[TableRow]) -> None:
-        """The store has a pack, with this table of contents."""
-        self._append({"stored": number, "table": b"".join(_ROW.pack(*row) for row in rows).hex()})
+        """The store has a pack, with this table of contents. Not durable before the next `reserve`: what is not found is stored again."""
+        self._append({"stored": number, "table": b"".join(_ROW.pack(*row) for row in rows).hex()}, durably=False)
 
     def forget(self, *, durably: bool = False) -> bool:
         """The session ended. `durably`: whether nobody can go on with it, also after a power cut."""
@@ -107,7 +112,7 @@ class Journal:
                 return False
             return True
 
-    def _append(self, fields: dict[str, object]) -> None:
+    def _append(self, fields: dict[str, object], *, durably: bool = True) -> None:
         line = seal({"format": FORMAT, **fields}) + b"\n"
         with self._lock:
             if self._descriptor < 0 or self.session is None:
@@ -116,7 +121,8 @@ class Journal:
                 view = memoryview(line)
                 while view:
                     view = view[os.write(self._descriptor, view) :]
-                os.fsync(self._descriptor)
+                if durably:
+                    os.fsync(self._descriptor)
             except OSError:
                 # A number that is not written down must not be resumed behind: without a journal, the next run begins anew.
                 self.session = None

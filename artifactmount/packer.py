@@ -6,6 +6,7 @@ no manifest.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,10 @@ from artifactmount.ranges import PackId, PackRanges
 from artifactmount.session import Session
 from artifactmount.steps import Join, Local, Spawn, Steps
 
+#: Numbers of packs that are reserved at once: it is waited for, and takes 50 ms on a disk at work on packs. One by one, and with what
+#: was stored made durable, 2 GiB of two large files took 10.0 s instead of 7.9.
+_RESERVED = 64
+
 
 @dataclass(slots=True)
 class _Upload:
@@ -37,7 +42,7 @@ class Packer:
 
     def __init__(self, artifact: Artifact, session: Session) -> None:
         self._artifact, self._session, self._journal = artifact, session, session.journal
-        self._numbers = count()
+        self._numbers, self._reserved, self._reserving = count(), 0, threading.Lock()
         self._shared, self._own = artifact.cipher.builder(), artifact.cipher.builder()
         self._pending: set[bytes] = set()  # in a pack that is not finished, or on its way
         self._uploads: list[_Upload] = []
@@ -160,11 +165,18 @@ class Packer:
     def _put(self, session: int, builder: PackBuilder, rows: list[TableRow]) -> Steps[PackId]:
         cipher = self._artifact.cipher
         while True:  # a number is taken only by bytes that an earlier process of this session stored
-            pack = PackId(session, next(self._numbers))
-            yield Local(partial(self._journal.reserve, pack.number))
+            pack = PackId(session, next(self._numbers))  # here, as metadata is read in the order of its packs
+            yield Local(partial(self._reserve, pack.number))
             content = cipher.pack(pack, builder)
             builder = cipher.builder()  # its bytes are held once: while they are sent, as content
             if (yield from put(self._artifact.pack_key(pack), content)):
                 yield Local(partial(self._journal.stored, pack.number, rows))
                 return pack
             copy_chunks(cipher, pack, content, cipher.whole(pack, content), builder)
+
+    def _reserve(self, number: int) -> None:
+        """Have it written down, durably, that this number is used: never again for other bytes."""
+        with self._reserving:
+            if number >= self._reserved:
+                self._journal.reserve(number + _RESERVED - 1)
+                self._reserved = number + _RESERVED

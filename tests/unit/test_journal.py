@@ -65,7 +65,11 @@ def test_a_torn_or_damaged_line_ends_it(path: str) -> None:
         with Journal(path) as journal:
             assert journal.session in (None, 7) and all(rows == _ROWS for rows in journal.packs.values())
             assert all(number < journal.next for number in journal.packs)
+            begun = journal.session == 7
+            journal.reserve(9)
             journal.session = journal.session or 0  # so that it is not removed
+        with Journal(path) as journal:
+            assert not begun or (journal.session, journal.next) == (7, 10)  # what is written behind it is found
     for at in range(0, len(whole), 7):
         Path(path).write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with Journal(path) as journal:
