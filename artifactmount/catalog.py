@@ -51,9 +51,9 @@ def read_in_place(path: str) -> memoryview:
 
 
 def _let_go(view: memoryview) -> None:
-    """Let the pages of a mapping go, all of which were just hashed: they stay in the page cache, and come back as they are read.
+    """Let the pages of a mapping go, all of which were just read: they stay in the page cache, and come back where they are read again.
 
-    They would count as this process's own: 80 of 170 MB for a version of 1M files.
+    They would count as this process's own: of a version of 1M files 80 MB once it was hashed, 58 MB once its manifest was merged.
     """
     if isinstance(view.obj, mmap.mmap):
         view.obj.madvise(mmap.MADV_DONTNEED)
@@ -150,7 +150,11 @@ class Catalog:
                 break
         if base is not None and known == len(chain):
             return base
-        buffer = merge(base, self._load_all(chain[known:], digests[known:]))
+        runs = self._load_all(chain[known:], digests[known:])
+        buffer = merge(base, runs)
+        for read in (base, *runs):
+            if read is not None:
+                _let_go(read.buffer)
         table = Table(memoryview(buffer), check=False)
         if table.root != version.digest:
             raise CorruptError(f"{self.artifact.name}:v{number}: its files do not add up to its digest")
