@@ -7,7 +7,7 @@ no manifest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -109,15 +109,19 @@ class Packer:
             self._metadata[key] = Metadata(PackRanges.of(packs), blake3(delta).digest(), len(delta), whole, len(full))
         return self._metadata[key]
 
-    def _store(self, chunks: Iterable[tuple[Buffer, bytes, int]]) -> Steps[list[PackId]]:
-        builder = self._artifact.cipher.builder()
-        for stored, digest, plain in chunks:
-            if builder.size + len(stored) > PACK_LIMIT and len(builder):
-                yield from self._spawn(builder)
-                builder = self._artifact.cipher.builder()
-            builder.add(digest, plain, stored)
-        yield from self._spawn(builder)
-        return (yield from self.collect())
+    def _store(self, chunks: Sequence[tuple[Buffer, bytes, int]]) -> Steps[list[PackId]]:
+        """Store these in packs whose numbers have their order: in that they are read."""
+        while True:
+            builder = self._artifact.cipher.builder()
+            for stored, digest, plain in chunks:
+                if builder.size + len(stored) > PACK_LIMIT and len(builder):
+                    yield from self._spawn(builder)
+                    builder = self._artifact.cipher.builder()
+                builder.add(digest, plain, stored)
+            yield from self._spawn(builder)
+            packs = yield from self.collect()
+            if packs == sorted(packs):
+                return packs  # else one found its number taken; what was stored in vain goes with the session's other leftovers
 
     def send(self, builder: PackBuilder) -> Steps[None]:
         """Store a pack as it is; `collect` tells which it became."""
@@ -159,13 +163,12 @@ class Packer:
     def _spawn(self, builder: PackBuilder) -> Steps[list[TableRow]]:
         session = yield from self._session.open()
         rows = builder.table()
-        yield Spawn(self._put(session, builder, rows))
+        yield Spawn(self._put(PackId(session, next(self._numbers)), builder, rows))  # what is spawned begins in no order
         return rows
 
-    def _put(self, session: int, builder: PackBuilder, rows: list[TableRow]) -> Steps[PackId]:
+    def _put(self, pack: PackId, builder: PackBuilder, rows: list[TableRow]) -> Steps[PackId]:
         cipher = self._artifact.cipher
-        while True:  # a number is taken only by bytes that an earlier process of this session stored
-            pack = PackId(session, next(self._numbers))  # here, as metadata is read in the order of its packs
+        while True:
             yield Local(partial(self._reserve, pack.number))
             content = cipher.pack(pack, builder)
             builder = cipher.builder()  # its bytes are held once: while they are sent, as content
@@ -173,6 +176,7 @@ class Packer:
                 yield Local(partial(self._journal.stored, pack.number, rows))
                 return pack
             copy_chunks(cipher, pack, content, cipher.whole(pack, content), builder)
+            pack = PackId(pack.session, next(self._numbers))  # that one is taken by what an earlier process of this session stored
 
     def _reserve(self, number: int) -> None:
         """Have it written down, durably, that this number is used: never again for other bytes."""

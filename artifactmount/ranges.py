@@ -1,4 +1,5 @@
-"""Ids of packs, and sets of them as ranges. A session numbers its packs without gaps, so a version's packs are a handful of ranges."""
+"""Ids of packs, and sets of them as ranges. A session numbers its packs one after the other, so a version's packs are a handful
+of ranges; where a session was gone on with, some numbers are left out."""
 
 from __future__ import annotations
 
