@@ -82,7 +82,11 @@ class Fetcher:
 
     def ready(self, ref: ChunkRef) -> bytes | None:
         """A chunk that can be had without a store or, of a folder project, without waiting for its disk; None otherwise."""
-        return self.at_hand(ref) if self.in_place else self.cached(ref.digest)
+        if self.in_place:
+            return self.at_hand(ref)
+        content = self.cached(ref.digest)
+        # A run may name a chunk of another length than its file has: whoever fetches it says so.
+        return content if content is not None and len(content) == ref.place.plain else None
 
     def at_hand(self, ref: ChunkRef) -> bytes | None:
         """A small chunk, verified, where its pack was read before and the page cache still has it; never waits. None otherwise."""
@@ -90,11 +94,13 @@ class Fetcher:
         if self._kept is None or place.plain > SMALL or place.stored > SMALL:
             return None
         state = self._project.proven(self._artifact.name)
-        if state is not self._last[0] or place.pack != self._last[1]:
+        known, pack, key = self._last
+        if state is not known or place.pack != pack:
             if state is None or place.pack not in state.packs:  # moved or deleted; a copy of the project by hard links may have it still
                 return None
-            self._last = state, place.pack, self._artifact.pack_key(place.pack)
-        stored = self._kept.peek(self._last[2], place.offset, place.stored)
+            key = self._artifact.pack_key(place.pack)
+            self._last = state, place.pack, key
+        stored = self._kept.peek(key, place.offset, place.stored)
         try:
             return None if stored is None else self._artifact.cipher.chunk(place.pack, place.offset, stored, place.plain, ref.digest)
         except CorruptError:

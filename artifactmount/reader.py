@@ -202,7 +202,7 @@ class Reader:
         return joined(parts)
 
     def at_once(self, file: File) -> bytes | None:
-        """All of a small file, where that takes no waiting; None otherwise."""
+        """All of a small file, where it takes neither a store nor a hop to a thread; None otherwise."""
         slot, row = file
         ref = slot.run.only_chunk(row)
         if ref is None or ref.place.plain > SMALL:

@@ -50,3 +50,18 @@ def test_neighbours_are_read_in_one_go_and_a_damaged_one_costs_nobody_else(tmp_p
             file.seek(place.offset)
             file.write(b"damage")
         assert set(fetcher.neighbours(refs, state)) == set(plain) - {refs[2].digest}
+
+
+def test_a_chunk_of_another_length_than_the_run_says_is_not_ready(tmp_path: Path) -> None:
+    """It may be in the cache for another file; given to the kernel, it would make this one longer."""
+    store = MemoryStore()
+    with machine(store, tmp_path / "home") as project:
+        log(project, tmp_path / "staging", {"file": SHARED}, "")
+        state = project.refresh("animals")
+        run = project.catalog("animals").run(state.versions[0])
+        (ref,) = run.all_chunks()
+        fetcher = Fetcher(project, "animals")
+        assert fetcher.ready(ref) is None
+        assert fetcher.chunk(ref, state, run.digest) == fetcher.ready(ref) == SHARED
+        for length in (len(SHARED) - 1, len(SHARED) + 1):
+            assert fetcher.ready(ref._replace(place=ref.place._replace(plain=length))) is None
