@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -92,3 +93,16 @@ def s3_environment(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> None:
+    """Skips where the file system does not say what of a file is in memory, as overlayfs or tmpfs of older kernels."""
+    (tmp_path / "new").write_bytes(b"x")
+    descriptor = os.open(tmp_path / "new", os.O_RDONLY)
+    try:
+        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except OSError as error:
+        pytest.skip(f"no RWF_NOWAIT in {tmp_path}: {error}")
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +26,10 @@ def requests(seen: dict[str, float], operation: str) -> float:
     return seen[f'artifactmount_request_seconds_count{{operation="{operation}"}}']
 
 
+@pytest.mark.usefixtures("answering")
 def test_a_file_that_is_at_hand_is_read_without_a_read(project: Project) -> None:
     """As a folder's packs are, once a chunk of each was read."""
     project.snapshot(write(project.root / "staging", _FILES), "animals")
-    with project.packs("animals")[0].open("rb") as pack:
-        try:
-            os.preadv(pack.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
-        except OSError as error:
-            pytest.skip(f"no RWF_NOWAIT in {project.root}: {error}")
     with mounted(project, after=("--metrics", "0")) as mount:
         top = mount / "animals/v0"
         for _ in range(2):

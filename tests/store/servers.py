@@ -14,11 +14,13 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from artifactmount.store import Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -119,3 +121,14 @@ def _running(module: str, *arguments: str | Path, environment: dict[str, str] | 
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def every_call(store: Store) -> list[Callable[[], object]]:
+    """Each kind of request of a store, for what all of them must say."""
+    return [
+        lambda: store.get("a"),
+        lambda: store.create("a", b""),
+        lambda: store.list_keys(""),
+        lambda: store.list_prefixes(""),
+        lambda: store.delete(["a"]),
+    ]

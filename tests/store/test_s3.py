@@ -33,7 +33,7 @@ from artifactmount.store.s3 import S3Store
 from tests.store import servers
 from tests.store.certificates import make_certificates
 from tests.store.faults import ALWAYS, Fault, LosesAnswers, Proxy, Rule, proxy
-from tests.store.servers import Server
+from tests.store.servers import Server, every_call
 
 ARTIFACT = Artifact("project", "animals")
 WRITER = Writer("me", "test")
@@ -133,13 +133,7 @@ def test_a_busy_server_does_not_hide_that_a_bucket_keeps_versions(s3_environment
 
 def test_a_missing_bucket_says_so(s3_environment: Server) -> None:
     store = S3Store("no-such-bucket", "p")
-    for call in (
-        lambda: store.get("a"),
-        lambda: store.create("a", b""),
-        lambda: store.list_keys(""),
-        lambda: store.list_prefixes(""),
-        lambda: store.delete(["a"]),
-    ):
+    for call in every_call(store):
         with pytest.raises(NotFoundError, match="no bucket no-such-bucket; make it first"):
             call()
     store.close()
@@ -175,12 +169,7 @@ def test_wrong_credentials_are_denied(s3_environment: Server, monkeypatch: pytes
         for name, value in strict.environment().items():
             monkeypatch.setenv(name, value)
         store = S3Store(bucket)
-        for call in (
-            lambda: store.get("a"),
-            lambda: store.create("a", b""),
-            lambda: store.list_keys(""),
-            lambda: store.delete(["a"]),
-        ):
+        for call in every_call(store):
             with pytest.raises(DeniedError, match=r"InvalidAccessKeyId"):
                 call()
         store.close()

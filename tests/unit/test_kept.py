@@ -28,19 +28,6 @@ from tests.unit.test_forgetting import OTHER, SECRET, log, machine
 _CONTENT = bytes(range(256)) * 100
 
 
-@pytest.fixture
-def answering(tmp_path: Path) -> None:
-    """Skips where the file system does not say what of a file is in memory, as overlayfs or tmpfs of older kernels."""
-    (tmp_path / "new").write_bytes(b"x")
-    descriptor = os.open(tmp_path / "new", os.O_RDONLY)
-    try:
-        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
-    except OSError as error:
-        pytest.skip(f"no RWF_NOWAIT in {tmp_path}: {error}")
-    finally:
-        os.close(descriptor)
-
-
 def failing(number: int) -> Callable[..., Never]:
     """A system call that ends with this error."""
 
