@@ -69,7 +69,9 @@ class Journal:
                         raise CorruptError("a line that is cut short")
                     fields = unseal(line.removesuffix(b"\n"), _LINE_LIMIT, "a line of a journal")
                     self._take(fields)
-                except (CorruptError, NeedsNewerError, KeyError, TypeError, ValueError, struct.error):
+                except NeedsNewerError:  # what a newer program wrote is its own
+                    return
+                except (CorruptError, KeyError, TypeError, ValueError, struct.error):
                     os.ftruncate(self._descriptor, good)  # what is written behind it would not be found again
                     return
                 good += len(line)
