@@ -16,7 +16,7 @@ from blake3 import blake3
 from artifactmount.digest import DIGEST_LENGTH, directory_digest
 from artifactmount.errors import CorruptError
 from artifactmount.manifest import HEADER, MAGIC, MISSING, VERSION, WIDTHS, Table
-from artifactmount.rows import ROOT_KEY, ROW_LIMIT, Change, Kind, child_key, kind_of, split_key
+from artifactmount.rows import ROOT_KEY, ROW_LIMIT, Change, Kind, child_key, kind_of, rows_of, split_key
 from artifactmount.run import Run
 
 _ZERO = bytes(DIGEST_LENGTH)
@@ -134,11 +134,7 @@ def _plan_new_directory(
         plan.extend(-1, copied, first)
     plan.extend(0, start, stop)
     plan.counts[key] = stop - start
-    modes = bytes(runs[0].modes[start:stop])
-    at = modes.find(Kind.DIRECTORY)
-    while at >= 0:
-        plan.made.append((key, rows[at][0]))
-        at = modes.find(Kind.DIRECTORY, at + 1)
+    plan.made += ((key, rows[at][0]) for at in rows_of(bytes(runs[0].modes[start:stop]), Kind.DIRECTORY))
     return True
 
 

@@ -31,6 +31,7 @@ from artifactmount.rows import (
     kind_of,
     mode_of,
     path_of,
+    rows_of,
     show_path,
     split_key,
 )
@@ -240,10 +241,8 @@ def references(table: Table, path: bytes = b"") -> Iterator[tuple[bytes, bytes, 
         return
     start, stop = table.under(table.key_of(row)) if table.kind(row) is Kind.DIRECTORY else (row, row + 1)
     modes = bytes(table.modes[start:stop]).translate(_BARE)
-    at = modes.find(Kind.REFERENCE)
-    while at >= 0:
+    for at in rows_of(modes, Kind.REFERENCE):
         yield table.directory_of(start + at), table.name(start + at), start + at
-        at = modes.find(Kind.REFERENCE, at + 1)
 
 
 _BARE = bytes(mode & 3 for mode in range(256))

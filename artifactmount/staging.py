@@ -28,7 +28,19 @@ from artifactmount.folders import Folders, Root
 from artifactmount.ignore import IGNORE_FILE, IGNORE_LIMIT, IgnoreRules
 from artifactmount.lookahead import Lookahead
 from artifactmount.reading import FIELDS, ODD, ODD_NAMES, Listed, list_folder, unchanged
-from artifactmount.rows import DEPTH_LIMIT, EXECUTABLE, NAME_LIMIT, PATH_LIMIT, ROOT_KEY, Kind, child_key, path_of, show_path, split_path
+from artifactmount.rows import (
+    DEPTH_LIMIT,
+    EXECUTABLE,
+    NAME_LIMIT,
+    PATH_LIMIT,
+    ROOT_KEY,
+    Kind,
+    child_key,
+    path_of,
+    rows_of,
+    show_path,
+    split_path,
+)
 from artifactmount.workers import Workers
 
 #: FAT keeps times to 2 s, the coarsest file system that can hold a staging folder.
@@ -37,7 +49,6 @@ _RECORD = 8 * FIELDS
 #: Bytes of memory shared with a worker for one job.
 _SLOT = 6 << 20
 _ZERO = bytes(DIGEST_LENGTH)
-_ARE_FOLDERS = bytes(mode == Kind.DIRECTORY for mode in range(256))
 _COUNT = struct.Struct("<I")
 Tracked = Callable[[bytes], Container[bytes]]
 """The names that a version has already in the directory of a key: as with git, what it has is not ignored."""
@@ -308,9 +319,7 @@ class Staging(Staged):
             if outside or rules:
                 found, below = self._sift(key, found, tracked(key), rules, outside=outside)
             else:
-                below = [
-                    (child_key(key, name), False) for name, mode in zip(found.names, found.modes, strict=True) if mode == Kind.DIRECTORY
-                ]
+                below = [(child_key(key, found.names[row]), False) for row in rows_of(found.modes, Kind.DIRECTORY)]
             for inner, left_out in reversed(below):
                 keys.append(inner)
                 outsides.append(left_out)
@@ -368,8 +377,8 @@ class Staging(Staged):
         return read[0]
 
     def _listing(self, key: bytes, found: Listed, refused: list[str]) -> Listing:
-        odd = [row for row, mode in enumerate(found.modes) if mode >= ODD]
-        if odd:
+        if max(found.modes, default=0) >= ODD:
+            odd = [row for row, mode in enumerate(found.modes) if mode >= ODD]
             refused += (f"{self.show(path_of(key, found.names[row]))} ({ODD_NAMES[found.modes[row]]})" for row in odd)
             found = found.select([row for row, mode in enumerate(found.modes) if mode < ODD])
         self._check_limits(key, found.names)

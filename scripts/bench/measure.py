@@ -24,7 +24,7 @@ from urllib.request import urlopen
 
 ROOT = Path(__file__).parent.parent.parent
 OURS = "artifactmount"
-_LONG = 300.0  # seconds of a turn: of a peer that takes so long one is enough to see that it does
+_LONG = 120.0  # seconds of a turn: of a peer that takes so long one is enough to see that it does
 _COUNT = re.compile(r'^artifactmount_(store_)?request_seconds_count\{operation="(\w+)"[^}]*\} (\S+)$', re.MULTILINE)
 
 

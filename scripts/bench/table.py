@@ -7,9 +7,11 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from disk import workplace
@@ -50,6 +52,12 @@ class Table:
         return found
 
 
+def _prepare() -> None:
+    """Make sure that the tests' libraries are here: their S3 server is what buckets lie in, and one of them counts requests."""
+    if find_spec("moto") is None or find_spec("prometheus_client") is None:
+        subprocess.run(["bash", "-c", 'source "$0" && prepare_environment test', str(ROOT / "scripts/environment.sh")], check=True)
+
+
 def run(about: str | None, rows: Mapping[str, Callable[[Table], None]]) -> int:
     """The program: measure the rows that the command line asks for, each even where another failed. Returns the exit code."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,6 +77,7 @@ def run(about: str | None, rows: Mapping[str, Callable[[Table], None]]) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else ours, and all of Python, are compiled anew at each start: 0.2 s
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))  # so that mounts and servers end, too
+    _prepare()
     options.results.parent.mkdir(parents=True, exist_ok=True)
     versions: dict[str, str] = {}
     results = Results(options.results, options.small, versions)
