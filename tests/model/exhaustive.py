@@ -89,7 +89,7 @@ class BoundedWorld(World):
                 self._be_new(current)
             taken = options[self.choices.below(len(options))]
             if isinstance(taken, int):
-                self._do(self._late.pop(taken))
+                self._do(*self._late.pop(taken))
                 self.changed()
             else:
                 self.preemptions -= taken is not current and current in ready

@@ -52,7 +52,7 @@ from artifactmount.state import LATEST, State
 from artifactmount.steps import Delete, Steps
 from artifactmount.store.memory import MemoryStore
 from tests import encryption
-from tests.model.simulator import Process, World
+from tests.model.simulator import Fault, Process, World
 
 T = TypeVar("T")
 
@@ -403,6 +403,7 @@ class Repository:
         self.history = History(self.store, self.artifact)
         self._runs: dict[bytes, Run] = {}  # of every version there ever was
         self._loaded = 0  # states whose runs are there
+        self._given_up: set[int] = set()  # sessions whose uploads went while they were open: nothing but their end may follow
 
     def client(self, *, cache: str | None = None) -> Client:
         """One more machine; or one more user of a machine's cache."""
@@ -422,14 +423,18 @@ class Repository:
         actor, count = f"{name}-{self.writers}", iter(range(1 << 30))
         return Writer(actor, "test", self.clock, lambda: blake3(f"{actor} {next(count)}".encode()).digest()[:16])
 
-    def before_deleting(self, keys: tuple[str, ...]) -> None:
-        """R3: only garbage is deleted."""
+    def before_deleting(self, keys: tuple[str, ...], actor: str) -> None:
+        """R3: only garbage is deleted; or, where a store had no room for an entry, what its own writer gives up."""
         state = self.history.read()
         self._keep_runs()
         for key in keys:
             if key.startswith(f"{self.artifact.prefix}state/"):
                 continue  # a checkpoint is derived
-            assert state.is_garbage(pack_of(key)), f"{key} is deleted and is no garbage after entry {state.seq}"
+            pack = pack_of(key)
+            if self.world.counts[Fault.FULL] and pack.session in state.open and self.history.entries[pack.session].actor == actor:
+                self._given_up.add(pack.session)
+                continue
+            assert state.is_garbage(pack), f"{key} is deleted by {actor} and is no garbage after entry {state.seq}"
 
     def _keep_runs(self) -> None:
         """Remember the runs of every state so far: nothing that the newest states need was deleted yet."""
@@ -652,6 +657,8 @@ class Repository:
         there = self.data_keys()
         assert {pack.session for pack in there} <= opened
         assert set(state.packs) <= there
+        for entry in self.history.entries:
+            assert isinstance(entry.act, Close) or getattr(entry.act, "session", None) not in self._given_up, "what was given up is named"
         for pack in there:
             kinds = [pack in state.packs, pack in state.trash or state.is_garbage(pack), pack.session in state.open]
             assert kinds.count(True) == 1, f"{pack} is (live, garbage, of an open session): {kinds}"

@@ -172,21 +172,21 @@ class World:
 
     `faults`: how many may happen by chance. `planned`: the fault of the n-th call of a process, instead of chance. `after_step` is told of
     each step that is done (Spawn and Join apart), before its answer arrives; `changed`, that a late request arrived, or one whose process
-    crashed. `deleting` is told the keys right before any are deleted. `local_faults`: reads by Locals may fail, too; they must not come
-    from threads then.
+    crashed. `deleting` is told the keys right before any are deleted, and the name of the process that asked for it. `local_faults`: reads
+    by Locals may fail, too; they must not come from threads then.
     """
 
     def __init__(self, store: SimulatedStore, chance: Chance, faults: int = 0) -> None:
         self.store, self._chance, self.faults = store, chance, faults
         self._processes: list[Process] = []
-        self._late: list[Step] = []
+        self._late: list[tuple[str, Step]] = []
         self._past: deque[list[Listed]] = deque(maxlen=_REMEMBERED)
         self.local_faults = False
         self.changed: Callable[[], None] = lambda: None
         self._graveyard: list[Process] = []  # kept, so that no generator of a killed process is closed and runs on
         self.planned: Callable[[str, int], Fault] | None = None
         self.after_step: Callable[[str, int], None] = lambda *_: None
-        self.deleting: Callable[[tuple[str, ...]], None] = lambda _: None
+        self.deleting: Callable[[tuple[str, ...], str], None] = lambda *_: None
         self.happened: list[str] = []
         self.counts: Counter[Fault] = Counter()
         self.steps = 0  # of all processes
@@ -208,7 +208,7 @@ class World:
             if choice < len(ready):
                 self._advance(*ready[choice])
             else:
-                self._do(self._late.pop(choice - len(ready)))
+                self._do(*self._late.pop(choice - len(ready)))
                 self.changed()
         raise AssertionError("the processes do not come to an end")
 
@@ -308,18 +308,18 @@ class World:
                 self._crash(process)
                 return None
             case Fault.CRASH_AFTER:
-                self._do(step)
+                self._do(process.name, step)
                 self.changed()
                 self._crash(process)
                 return None
             case Fault.LOST:
-                self._do(step)
+                self._do(process.name, step)
                 raise StoreError("the answer was lost")
             case Fault.DROPPED:
                 raise StoreError("the request was lost")
             case Fault.LATE:
                 if isinstance(step, Create | Delete):
-                    self._late.append(step)
+                    self._late.append((process.name, step))
                 raise StoreError("the request takes its time")
             case Fault.REFUSED | Fault.OUTAGE | Fault.SILENCE:
                 raise UnreachableError("no connection")
@@ -327,21 +327,21 @@ class World:
                 raise DeniedError("denied")
             case Fault.FULL:
                 raise StoreFullError("no room")
-        return self._do_badly(step, fault) if fault in _ONLY else self._do(step)
+        return self._do_badly(process, step, fault) if fault in _ONLY else self._do(process.name, step)
 
-    def _do_badly(self, step: Step, fault: Fault) -> Any:
+    def _do_badly(self, process: Process, step: Step, fault: Fault) -> Any:
         if isinstance(step, Delete):
-            self._do(Delete(step.keys[: self._chance.below(len(step.keys) + 1)]))
+            self._do(process.name, Delete(step.keys[: self._chance.below(len(step.keys) + 1)]))
             raise StoreError("not all keys were deleted")
         if fault is Fault.JUMP:
             self.store.time += (self._chance.below(21) - 10) * _YEARS
-            return self._do(step)
+            return self._do(process.name, step)
         if fault is Fault.EXISTS:
-            self._do(step)
+            self._do(process.name, step)
             return False
         assert isinstance(step, ListKeys)
         if fault is Fault.SHUFFLED or not self._past:
-            return self._do(step)[::-1]
+            return self._do(process.name, step)[::-1]
         then = self._past[self._chance.below(len(self._past))]
         return [item for item in then if item.key.startswith(step.prefix) and item.key > step.after][: step.limit]
 
@@ -361,7 +361,8 @@ class World:
 
     def _fault(self, process: Process, step: Step) -> Fault:
         if self.planned is not None:
-            return self.planned(process.name, process.calls)
+            fault = self.planned(process.name, process.calls)
+            return fault if isinstance(step, _ONLY.get(fault, object)) else Fault.NONE
         if process.outage > 0:
             process.outage -= 1
             return Fault(self._chance.below(Fault.REFUSED + 1)) if process.silent else Fault.REFUSED
@@ -376,12 +377,12 @@ class World:
             process.outage, process.silent = 4 + self._chance.below(28), kinds[index] is Fault.SILENCE
         return kinds[index]
 
-    def _do(self, step: Step) -> Any:
+    def _do(self, name: str, step: Step) -> Any:
         match step:
             case GetMany(keys, limit):
                 return [self._get(key, limit) for key in keys]
             case Delete(keys):
-                self.deleting(keys)
+                self.deleting(keys, name)
                 self._remember()
                 return self.store.delete(keys)
             case Create():

@@ -153,7 +153,7 @@ def test_what_parts_leave_is_deleted_together() -> None:
         client = repo.client()
         parts(repo, client, *"abcdefgh")
         deleted: list[tuple[str, ...]] = []
-        repo.world.deleting = deleted.append
+        repo.world.deleting = lambda keys, _: deleted.append(keys)
         done(repo, client.finish(ID))
         assert len(deleted) == 1 and len(deleted[0]) == 8
         settled(repo)

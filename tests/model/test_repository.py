@@ -260,7 +260,7 @@ def _planned(first: int, last: int, fault: Fault, _: str, call: int) -> Fault:
 
 
 @pytest.mark.parametrize("length", [1, 12])  # 12: beyond the tries of one entry, so that its outcome stays unknown
-@pytest.mark.parametrize("fault", [Fault.LOST, Fault.DROPPED, Fault.LATE, Fault.REFUSED])
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.DROPPED, Fault.LATE, Fault.REFUSED, Fault.FULL])
 @pytest.mark.parametrize(
     ("case", "entries"),
     [("another version", 0), ("another version", 63), ("another note and alias", 0), ("another note and alias", 62)],

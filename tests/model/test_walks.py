@@ -74,8 +74,8 @@ def test_two_deleters_and_a_store_that_keeps_what_was_overtaken() -> None:
         def stored_two(_: int) -> bool:
             return len([pack for pack in repo.data_keys() if pack.session in opened(repo, first)]) == 2
 
-        def refuse(keys: tuple[str, ...]) -> None:
-            repo.before_deleting(keys)
+        def refuse(keys: tuple[str, ...], actor: str) -> None:
+            repo.before_deleting(keys, actor)
             if any(pack_of(key).session in opened(repo, first) for key in keys):
                 raise StoreError("not now")
 
