@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import islice
 
 from blake3 import blake3
 
 from artifactmount.acts import Act, Commit, Part, Purge, needs_of
 from artifactmount.crypto import PLAIN, RECORD_AROUND, Cipher, Record
+from artifactmount.document import moment
 from artifactmount.errors import (
     ArtifactError,
     CorruptError,
@@ -61,10 +61,6 @@ _TRASH_AT_ONCE = 10_000  # an entry can name a hundred million packs in a few by
 _TRASH_ROUNDS = 100
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def _nonce() -> bytes:
     return os.urandom(16)
 
@@ -79,7 +75,7 @@ class Writer:
 
     actor: str
     tool: str
-    now: Callable[[], str] = field(default=_now)
+    now: Callable[[], str] = field(default=moment)
     nonce: Callable[[], bytes] = field(default=_nonce)
     prepare: Callable[[], None] = field(default=_nothing)  # before the first write: is this store one that keeps its promises?
 
