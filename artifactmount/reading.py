@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,8 +22,6 @@ FIELDS = 5
 #: The stored length of a file that was not read.
 UNREAD = -1
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
-#: `os.fsencode`, without its call: a third of what a name costs.
-_ENCODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _NONE = bytes(DIGEST_LENGTH)
 _EMPTY = content_digest([])
 _ROOTS, _KINDS = 4, 256  # each root with up to 128 folders open, of the 1,024 files that a process may have
@@ -82,7 +79,7 @@ class Reads(NamedTuple):
 def list_folder(descriptor: int) -> Listed:
     """What lies in an open folder. Raises OSError."""
     with os.scandir(descriptor) as entries:
-        found = sorted([(entry.name.encode(*_ENCODING), entry.stat(follow_symlinks=False)) for entry in entries])
+        found = sorted([(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries])
     modes, fields = bytearray(), list[int]()
     for _, status in found:
         kind = status.st_mode & _KIND_MASK

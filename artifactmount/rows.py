@@ -59,7 +59,7 @@ def kind_of(mode: int) -> Kind:
 
 
 def rows_of(modes: bytes | bytearray, mode: int) -> Iterator[int]:
-    """The rows of exactly this mode byte. They are few mostly: looking at each row took a twentieth of an unchanged snapshot."""
+    """The rows of exactly this mode byte. They are few mostly, and a look at each row by itself is not free."""
     row = modes.find(mode)
     while row >= 0:
         yield row

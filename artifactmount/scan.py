@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.manifest import MISSING, Table
-from artifactmount.rows import Kind, child_key, kind_of, mode_of, path_of, split_key
+from artifactmount.rows import Kind, child_key, kind_of, mode_of, path_of, rows_of, split_key
 from artifactmount.staging import Listing, Staged, Tracked
 
 _REFERENCES = (mode_of(Kind.REFERENCE), mode_of(Kind.REFERENCE, True))
@@ -202,11 +202,11 @@ def _same(base: Table, start: int, stop: int, listing: Listing) -> bool:
     if base.slice_of("sizes", start, stop) != listing.sizes():
         return False
     digests = base.slice_of("digests", start, stop)
-    first, directory = 0, listing.modes.find(Kind.DIRECTORY)
-    while directory >= 0:
+    first = 0
+    for directory in rows_of(listing.modes, Kind.DIRECTORY):
         if digests[first * DIGEST_LENGTH : directory * DIGEST_LENGTH] != listing.digests[first * DIGEST_LENGTH : directory * DIGEST_LENGTH]:
             return False
-        first, directory = directory + 1, listing.modes.find(Kind.DIRECTORY, directory + 1)
+        first = directory + 1
     return digests[first * DIGEST_LENGTH :] == listing.digests[first * DIGEST_LENGTH :]
 
 
