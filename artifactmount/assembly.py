@@ -24,7 +24,7 @@ from artifactmount.checkout import check_there
 from artifactmount.digest import Chunking
 from artifactmount.errors import NotFoundError, RefusedError, StagingError
 from artifactmount.folders import Root
-from artifactmount.reading import stat_record
+from artifactmount.listing import stat_record
 from artifactmount.rows import (
     DEPTH_LIMIT,
     NAME_LIMIT,

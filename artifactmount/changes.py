@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from artifactmount.content import Chunk, Content, ContentReader, NewFiles, Read
 from artifactmount.digest import DIGEST_LENGTH, SINGLE_LIMIT
+from artifactmount.listing import FIELDS, stat_record
 from artifactmount.manifest import MISSING, Table
 from artifactmount.merge import diff
 from artifactmount.packer import Packer
 from artifactmount.progress import Progress
-from artifactmount.reading import FIELDS, stat_record
 from artifactmount.rows import KIND_MASK, Change, Kind, kind_of, path_of
 from artifactmount.run_builder import RunBuilder
 from artifactmount.scan import Found, Scan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +41,10 @@ def read_config(environment: Mapping[str, str]) -> Config:
     """
     path = config_path(environment)
     try:
-        fields = tomllib.loads(read_file(path, _LIMIT).decode())
+        content = read_file(path, _LIMIT).decode()
+        import tomllib  # here, as most users have no such file, and every command would pay 1.4 ms
+
+        fields = tomllib.loads(content)
         _check_words(fields, _WORDS, "it")
         return Config(_text(fields, "project"), _sse(_table(fields, "s3")), _table(fields, "references"), _text(fields, "key-file"))
     except (FileNotFoundError, NotADirectoryError):

@@ -16,9 +16,10 @@ from itertools import repeat
 from typing import NamedTuple
 
 from artifactmount.digest import CHUNK_LIMIT, DIGEST_LENGTH, PLAIN_CHUNKING, SINGLE_LIMIT, Buffer, Chunking, content_digest
+from artifactmount.listing import FIELDS, stat_record, unchanged
 from artifactmount.manifest import MISSING
 from artifactmount.pack import compress
-from artifactmount.reading import FIELDS, UNREAD, Folder, Reads, read_files, stat_record, unchanged
+from artifactmount.reading import UNREAD, Folder, Reads, read_files
 from artifactmount.scan import Found
 from artifactmount.staging import Staged
 from artifactmount.workers import Job, WorkerLostError, Workers

@@ -13,6 +13,7 @@ from artifactmount.rows import ROOT_KEY, child_key, split_key
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = 128
+_ROOTS = 4  # each with up to 128 folders open, of the 1,024 files that a process may have
 
 
 class Root(NamedTuple):
@@ -65,3 +66,21 @@ class Folders:
         """Close those that were opened first, but the root: a path may have more levels than a process may have files open."""
         for key in list(self._open)[1 : _OPEN // 2]:
             os.close(self._open.pop(key))
+
+
+_roots: dict[Root, tuple[int, Folders]] = {}
+
+
+def folders_at(root: Root) -> Folders:
+    """The folders below a root, which a process opens once; NOT for several threads at once.
+
+    Raises OSError, also where the path leads elsewhere now.
+    """
+    if root not in _roots:
+        while len(_roots) >= _ROOTS:
+            descriptor, folders = _roots.pop(next(iter(_roots)))
+            folders.close()
+            os.close(descriptor)
+        descriptor = root.open()
+        _roots[root] = descriptor, Folders(descriptor)
+    return _roots[root][1]

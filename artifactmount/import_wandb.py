@@ -19,10 +19,10 @@ from blake3 import blake3
 from artifactmount.assembly import AssembledStaging, Assembly, Local, Place, Referenced
 from artifactmount.digest import SINGLE_LIMIT, Chunking
 from artifactmount.errors import CorruptError, NotFoundError, RefusedError, StagingError
+from artifactmount.listing import stat_record
 from artifactmount.progress import Progress
 from artifactmount.project import Project
 from artifactmount.proposal import Options, Result
-from artifactmount.reading import stat_record
 from artifactmount.rows import show_path, split_path
 from artifactmount.snapshot import take_staged
 from artifactmount.staging import Staging

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from artifactmount.errors import RefusedError, StagingError
 from artifactmount.ignore import IGNORE_FILE
+from artifactmount.listing import WHITEOUT, Listed
 from artifactmount.manifest import MISSING, Table
-from artifactmount.reading import WHITEOUT, Listed
 from artifactmount.rows import Kind, path_of, show_path, split_key, split_path
 from artifactmount.run import Run
 from artifactmount.staging import Listing, Staging, Tracked, untracked

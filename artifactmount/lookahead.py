@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from artifactmount.folders import Root
-from artifactmount.reading import Listed, list_folders
+from artifactmount.listing import Listed, list_folders
 from artifactmount.workers import Job, WorkerLostError, Workers
 
 #: So many entries are listed by who walks: workers take 0.1 s of CPU to start, as much as listing these.

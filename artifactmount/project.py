@@ -6,7 +6,6 @@ Knows how places are named and configured. Must not know what is in a version.
 from __future__ import annotations
 
 import getpass
-import hmac
 import logging
 import os
 import re
@@ -109,6 +108,8 @@ class Project:
                 _log.warning("%s is not encrypted; the key in the config file is for another project", self.url)
             return None
         key = made_with or unlock(self.store, identity.id, keyring)
+        import hmac  # brings OpenSSL along: 3 ms of every command, of which one that has no key need not know
+
         if not hmac.compare_digest(key.mac(identity.proven), identity.mac):
             raise CorruptError(f"{self.url}: {PROJECT_KEY} was changed by somebody who has not the project's key: refused")
         return key

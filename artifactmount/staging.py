@@ -26,8 +26,8 @@ from artifactmount.digest import DIGEST_LENGTH
 from artifactmount.errors import NotFoundError, StagingError
 from artifactmount.folders import Folders, Root
 from artifactmount.ignore import IGNORE_FILE, IGNORE_LIMIT, IgnoreRules
+from artifactmount.listing import FIELDS, ODD, ODD_NAMES, Listed, list_folder, unchanged
 from artifactmount.lookahead import Lookahead
-from artifactmount.reading import FIELDS, ODD, ODD_NAMES, Listed, list_folder, unchanged
 from artifactmount.rows import (
     DEPTH_LIMIT,
     EXECUTABLE,

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -131,7 +130,7 @@ class Target:
         """Make a symlink, in the place of a file or link if one is there."""
         with _explained(self._show(key)), self._opened(key) as folder:
             parts = self._parts_folder()
-            temporary = secrets.token_hex(8)
+            temporary = os.urandom(8).hex()
             os.symlink(target, temporary, dir_fd=parts)
             os.rename(temporary, name, src_dir_fd=parts, dst_dir_fd=folder)
 
@@ -144,7 +143,7 @@ class Target:
     def _make_parts_folder(self) -> tuple[str, int]:
         """A new folder for parts, locked for as long as this process lives: so another one knows whether it was left behind."""
         while True:
-            name = _PARTS + secrets.token_hex(4)
+            name = _PARTS + os.urandom(4).hex()
             os.mkdir(name, 0o700, dir_fd=self._root)
             descriptor = os.open(name, _DIRECTORY, dir_fd=self._root)
             with contextlib.suppress(OSError):  # a file system without locks: then nothing is swept there
@@ -211,7 +210,7 @@ class Target:
 def _can_name(folder: int) -> bool:
     """Whether a file can be written there without a name, and get one later: not on every file system, nor where /proc is not mounted. Only
     trying tells."""
-    name = (_PARTS + secrets.token_hex(8)).encode()
+    name = (_PARTS + os.urandom(8).hex()).encode()
     if not put_new(folder, name, b"whole", 0, False):
         return False
     with contextlib.suppress(FileNotFoundError):  # somebody else tidies up
@@ -223,7 +222,7 @@ class PartialFile:
     """A file that is being written. Threads may write different pieces of it."""
 
     def __init__(self, folder: int, size: int, executable: bool) -> None:
-        self.name = secrets.token_hex(8)
+        self.name = os.urandom(8).hex()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.descriptor = os.open(self.name, flags, 0o777 if executable else 0o666, dir_fd=folder)
         if size:

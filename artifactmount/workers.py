@@ -15,7 +15,6 @@ import mmap
 import os
 import pickle
 import socket
-import struct
 import subprocess
 import sys
 from collections import deque
@@ -24,18 +23,16 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from artifactmount.version import __version__
+from artifactmount.worker import AHEAD, LENGTH, receive, slots_of
 
 _log = logging.getLogger(__name__)
 
-_LENGTH = struct.Struct("<I")
-#: Jobs of one worker that were not answered yet: the one at work, one that waits, and one whose answer is being used.
-_AHEAD = 3
 #: All jobs of a worker must fit into a socket's buffer, so that giving one never waits for a worker that waits to be listened to.
 _JOB_LIMIT = 48 << 10
 _BUFFER = 256 << 10
 #: More would only wait for the process that gives out the work.
 _MOST = 4
-_START = "import sys; sys.path[:] = {}; from artifactmount.workers import work; work({!r}, {}, {}, {})"
+_START = "import sys; sys.path[:] = {}; from artifactmount.worker import work; work({!r}, {}, {}, {})"
 #: What a worker has no use for: what opens a store or a key.
 _SECRETS = ("ARTIFACTMOUNT_", "AWS_")
 
@@ -86,7 +83,7 @@ class Workers:
     @property
     def room(self) -> int:
         """How many jobs may be given and not waited for."""
-        return len(self._workers) * _AHEAD
+        return len(self._workers) * AHEAD
 
     def give(self, call: Callable[..., Any], *arguments: Any, content: Sequence[bytes] = ()) -> Job:
         """Have `call(slot, *arguments)` done, a function of a module. `content` is written to the slot, one part behind the other.
@@ -112,21 +109,21 @@ class _Worker:
         with ExitStack() as passed, ExitStack() as kept:
             descriptor = os.memfd_create("artifactmount", os.MFD_CLOEXEC)
             passed.callback(os.close, descriptor)
-            os.ftruncate(descriptor, slot * _AHEAD)
+            os.ftruncate(descriptor, slot * AHEAD)
             here, there = socket.socketpair()
             kept.enter_context(here)
             passed.enter_context(there)
             here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-            self._limit = min(_JOB_LIMIT, here.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // (2 * _AHEAD))
-            self._memory = mmap.mmap(descriptor, slot * _AHEAD)
+            self._limit = min(_JOB_LIMIT, here.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // (2 * AHEAD))
+            self._memory = mmap.mmap(descriptor, slot * AHEAD)
             self._process = _start(there.fileno(), descriptor, slot)
             kept.pop_all()
-        self._socket, self._slots = here, _slots(self._memory, slot)
+        self._socket, self._slots = here, slots_of(self._memory, slot)
 
     def give(self, call: Callable[..., Any], arguments: tuple[Any, ...], content: Sequence[bytes]) -> Job:
-        job = Job(self, self._slots[self._given % _AHEAD])
+        job = Job(self, self._slots[self._given % AHEAD])
         message = pickle.dumps((call, arguments), pickle.HIGHEST_PROTOCOL)
-        while len(self._waiting) == _AHEAD:  # nobody wants the answer any more
+        while len(self._waiting) == AHEAD:  # nobody wants the answer any more
             self.listen()
         if len(message) > self._limit or sum(map(len, content)) > len(job.slot):
             raise WorkerLostError(f"a job of {len(message)} bytes, and {sum(map(len, content))} beside")
@@ -135,7 +132,7 @@ class _Worker:
             job.slot[at : at + len(part)] = part
             at += len(part)
         try:
-            self._socket.sendall(_LENGTH.pack(len(message)) + message)
+            self._socket.sendall(LENGTH.pack(len(message)) + message)
         except OSError as error:
             raise WorkerLostError(str(error)) from error
         self._given += 1
@@ -146,7 +143,7 @@ class _Worker:
         """Take the next answer."""
         try:
             job = self._waiting[0]
-            job.answer = pickle.loads(_receive(self._socket))  # noqa: S301 - our own child, over a socket without a name
+            job.answer = pickle.loads(receive(self._socket.fileno()))  # noqa: S301 - our own child, over a socket without a name
         except (OSError, EOFError) as error:
             _log.info("a worker process ended (%s); what it had is done here", self._process.poll())
             raise WorkerLostError(str(error)) from error
@@ -179,48 +176,3 @@ def _start(connection: int, memory: int, slot: int) -> subprocess.Popen[bytes]:
         pass_fds=(connection, memory),
         process_group=0,
     )
-
-
-def work(version: str, connection: int, memory: int, slot: int) -> None:
-    """A worker's life: do what is asked until nobody is there any more; nothing for a process that began before the program was updated."""
-    if version != __version__:
-        return
-    with socket.socket(fileno=connection) as peer, mmap.mmap(memory, slot * _AHEAD) as shared:
-        os.close(memory)
-        slots, given = _slots(shared, slot), 0
-        try:
-            while True:
-                try:
-                    call, arguments = pickle.loads(_receive(peer))  # noqa: S301 - our own parent
-                except (EOFError, ConnectionError):
-                    return
-                answer = pickle.dumps(call(slots[given % _AHEAD], *arguments), pickle.HIGHEST_PROTOCOL)
-                given += 1
-                peer.sendall(_LENGTH.pack(len(answer)) + answer)
-        except ConnectionError:
-            return
-        finally:
-            for each in slots:
-                each.release()
-
-
-def _slots(memory: mmap.mmap, size: int) -> list[memoryview]:
-    view = memoryview(memory)
-    return [view[at : at + size] for at in range(0, size * _AHEAD, size)]
-
-
-def _receive(peer: socket.socket) -> bytearray:
-    """One message. Raises EOFError at the end, OSError."""
-    (length,) = _LENGTH.unpack(_exactly(peer, _LENGTH.size))
-    return _exactly(peer, length)
-
-
-def _exactly(peer: socket.socket, length: int) -> bytearray:
-    content = bytearray(length)
-    view, at = memoryview(content), 0
-    while at < length:
-        got = peer.recv_into(view[at:])
-        if not got:
-            raise EOFError
-        at += got
-    return content

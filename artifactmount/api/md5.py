@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from artifactmount.assembly import Local
 from artifactmount.errors import StagingError
-from artifactmount.reading import stat_record
+from artifactmount.listing import stat_record
 
 _PART = 1 << 20
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -58,7 +57,7 @@ class Run(UnsupportedRun):
 
     def __init__(self, settings: Settings, *, create: bool = False, config: dict[str, Any] | None = None) -> None:
         self._opened = Opened(settings, create=create)
-        self.id, self.config = secrets.token_hex(4), dict(config or {})
+        self.id, self.config = os.urandom(4).hex(), dict(config or {})
         self.url = self._opened.url
         self.group: str | None = None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import threading
 import time
@@ -114,7 +113,7 @@ class Cache:
     def put_file(self, kind: str, name: str, pieces: Iterable[bytes | bytearray | memoryview]) -> str | None:
         """Keep a file: written whole, durable, then given its name; never changed afterwards, so it may be mapped. None: no room."""
         folder = os.path.join(self.path, kind)
-        path, temporary = os.path.join(folder, name), os.path.join(folder, f".{name[:32]}.{secrets.token_hex(4)}")
+        path, temporary = os.path.join(folder, name), os.path.join(folder, f".{name[:32]}.{os.urandom(4).hex()}")
         try:
             make_folder(folder)
             try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -190,7 +189,7 @@ class Environment:
 
     def _remove(self) -> None:
         """Both files at once: a lock file that outlives its data would tell the next process of transactions that never were."""
-        aside = f"{self.path}.{secrets.token_hex(4)}"
+        aside = f"{self.path}.{os.urandom(4).hex()}"
         with contextlib.suppress(OSError):
             os.rename(self.path, aside)
         shutil.rmtree(aside, ignore_errors=True)

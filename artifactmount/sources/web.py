@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -175,6 +174,8 @@ def _modified(answer: Answer) -> int | None:
 
 def _seconds(answer: Answer, header: str) -> int | None:
     """A time in a header, in s since 1970."""
+    from email.utils import parsedate_to_datetime  # 3 ms of every command
+
     try:
         return int(parsedate_to_datetime(answer.headers[header]).timestamp())
     except (KeyError, ValueError, TypeError, OverflowError):

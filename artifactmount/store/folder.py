@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -249,7 +248,7 @@ class FolderStore:
 def _temporary_file(folder: str) -> Iterator[tuple[int, str]]:
     """A new file, open and locked, and its path: whoever sweeps sees by the lock that its writer lives. Removed in the end."""
     while True:
-        path = os.path.join(folder, f"{os.getpid()}-{secrets.token_hex(8)}")
+        path = os.path.join(folder, f"{os.getpid()}-{os.urandom(8).hex()}")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept

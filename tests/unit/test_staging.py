@@ -22,10 +22,10 @@ from artifactmount.catalog import Catalog
 from artifactmount.content import Content, ContentReader
 from artifactmount.digest import SINGLE_LIMIT
 from artifactmount.errors import NotFoundError, StagingError
+from artifactmount.listing import stat_record
 from artifactmount.manifest import Table
 from artifactmount.merge import merge
 from artifactmount.progress import Silent
-from artifactmount.reading import stat_record
 from artifactmount.rows import Kind, is_executable, kind_of, path_of
 from artifactmount.scan import scan
 from artifactmount.snapshot import Options, Result, Snapshot

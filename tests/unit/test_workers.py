@@ -16,10 +16,10 @@ from artifactmount import workers as module
 from artifactmount.content import Batch, ContentReader, NewFiles, Read
 from artifactmount.digest import SINGLE_LIMIT
 from artifactmount.folders import Root
+from artifactmount.listing import list_folders
 from artifactmount.manifest import Table
 from artifactmount.pack import open_chunk
 from artifactmount.proposal import nothing
-from artifactmount.reading import list_folders
 from artifactmount.rows import Kind
 from artifactmount.scan import Found, scan
 from artifactmount.staging import Staging
