@@ -96,9 +96,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 
 # What may be imported inside a function, and where: boto3 takes longer to import than most commands take to run, and a command
 # of the command line loads only what it uses; so does who imports the package and not its Python API; cryptography is for encrypted
-# projects only, pathspec for folders with an ignore file, and the Prometheus library for who asks for metrics. Of Python's own: OpenSSL, the
-# mail package (for a date) and TOML are 8 of the 75 ms that it took to import what a snapshot of a folder needs. Everything else would be a
-# cycle in hiding.
+# projects only, pathspec for folders with an ignore file, and the Prometheus library for who asks for metrics. Of Python's own: OpenSSL,
+# the mail package (for a date) and TOML are 8 of the 75 ms that it took to import what a snapshot of a folder needs. Everything else would
+# be a cycle in hiding.
 LAZY: tuple[tuple[str, str], ...] = (
     ("store.s3", "boto3*"),
     ("store.s3", "botocore*"),
