@@ -6,6 +6,7 @@ compression, which come with the first job that needs them, one starts with 20 m
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import pickle
@@ -22,6 +23,7 @@ def work(version: str, connection: int, memory: int, slot: int) -> None:
     """Answer what comes over the descriptor of a socket; nothing for a process that began before the program was updated."""
     if version != __version__:
         return
+    gc.disable()  # what is made here goes when it is answered, without cycles
     with mmap.mmap(memory, slot * AHEAD) as shared:
         os.close(memory)
         slots, given = slots_of(shared, slot), 0
