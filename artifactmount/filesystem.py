@@ -1,8 +1,8 @@
 """The project as an fsspec file system: `artifactmount://animals:latest/cat.png`, for pandas, pyarrow, datasets, dask and their like.
 
 fsspec finds it by the entry point in pyproject.toml and imports this module when such a URL is first used; nothing else here imports it, so
-fsspec is an optional dependency. What is in a version is known to `api.stored`, what a path means to `api.url`, and nothing is kept here
-but manifests of versions, which never change.
+fsspec is an optional dependency. What is in a version is known to `api.stored`, what a path means to `api.url`, what is said of it to
+`entries`, and nothing is kept here but manifests of versions, which never change.
 
 Names are answered as they were asked for: below `animals:latest` they begin so, below `animals/latest`, which is how a mount shows it,
 they begin with that. Both lead to the same.
@@ -26,10 +26,10 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from artifactmount.api.opened import Opened
 from artifactmount.api.stored import Stored
 from artifactmount.api.url import Place
+from artifactmount.entries import Entry, artifact_entry, is_through_alias, link_of, listed_entry, row_entry, version_entries
 from artifactmount.errors import (
     ArtifactError,
     IsDirectoryError,
-    MissingEntryError,
     NotDirectoryError,
     NotFoundError,
     ReadOnlyError,
@@ -42,7 +42,7 @@ from artifactmount.project import Project, absolute
 from artifactmount.reference import Referent
 from artifactmount.rows import DEPTH_LIMIT, Kind, path_of
 from artifactmount.settings import Settings, key_path, named
-from artifactmount.state import State, Version
+from artifactmount.state import State
 from artifactmount.vectored import Slice, VectoredReader
 
 _VERSIONS = 64  # manifests that are kept open
@@ -51,8 +51,6 @@ _BLOCK = 1 << 20  # bytes that an open file reads ahead
 _OPTIONS_OF_FSSPEC = frozenset(
     ("add_aliases", "add_docs", "asynchronous", "listings_expiry_time", "loop", "max_paths", "skip_instance_cache", "use_listings_cache")
 )
-
-Entry = dict[str, Any]
 
 
 @contextmanager
@@ -217,15 +215,15 @@ class ArtifactFileSystem(AbstractFileSystem, metaclass=_Resolving):  # type: ign
             if not place.version:
                 if not place.artifact:
                     return {"name": "", "type": "directory", "size": 0}
-                return _artifact(place.artifact, self._here.state(place.artifact))
+                return artifact_entry(place.artifact, self._here.state(place.artifact))
             stored = self._here.stored(place)
             row = stored.locate(place.path)
-            entry = _entry(stored, place.name(place.path), row)
+            entry = row_entry(stored, place.name(place.path), row)
             typed = stored.table.lookup(place.path)
             if not place.path and number_of(place.version) is None:
                 entry |= {"islink": True, "destination": entry["version"]}
             elif typed >= 0 and stored.table.kind(typed) is Kind.SYMLINK:
-                entry |= _link(stored, typed)
+                entry |= link_of(stored, typed)
             if row >= 0 and stored.table.kind(row) is Kind.REFERENCE:
                 kept = stored.row(row)
                 entry["reference"] = Referent.decode(kept.run.target(kept.row)).uri
@@ -240,15 +238,15 @@ class ArtifactFileSystem(AbstractFileSystem, metaclass=_Resolving):  # type: ign
 
     def _listed(self, place: Place) -> list[Entry]:
         if not place.artifact:
-            return [_artifact(name, state) for name, state in self._here.states().items()]
+            return [artifact_entry(name, state) for name, state in self._here.states().items()]
         if not place.version:
-            return _versions(place.artifact, self._here.state(place.artifact))
+            return version_entries(place.artifact, self._here.state(place.artifact))
         stored = self._here.stored(place)
         table, row = stored.table, stored.locate(place.path)
         if table.kind(row) is not Kind.DIRECTORY:
             return [self.info(place.name(place.path))]
         rows = range(*table.span(table.key_of(row)))
-        return [_listed_entry(stored, place.name(os.path.join(place.path, table.name(each))), each) for each in rows]
+        return [listed_entry(stored, place.name(os.path.join(place.path, table.name(each))), each) for each in rows]
 
     def glob(self, path: str, maxdepth: int | None = None, **options: Any) -> Any:
         """What a pattern matches; `*/latest/x` goes through aliases, as in a mount."""
@@ -272,7 +270,7 @@ class ArtifactFileSystem(AbstractFileSystem, metaclass=_Resolving):  # type: ign
             if not place.version:
                 found = super().find(path, maxdepth, withdirs, detail=True, **options)
                 if not aliases:
-                    found = {name: entry for name, entry in found.items() if not _through_alias(name)}
+                    found = {name: entry for name, entry in found.items() if not is_through_alias(name)}
                 return found if detail else sorted(found)
             found = dict(self._found(place, maxdepth or DEPTH_LIMIT, withdirs, detail))
             return dict(sorted(found.items())) if detail else sorted(found)
@@ -294,7 +292,7 @@ class ArtifactFileSystem(AbstractFileSystem, metaclass=_Resolving):  # type: ign
                 kind = table.kind(each)
                 if path.count(b"/") < depth and (withdirs or kind is not Kind.DIRECTORY):
                     shown = place.name(os.path.join(place.path, path))
-                    entry = _listed_entry(stored, shown, each) if detail or kind is Kind.SYMLINK else None
+                    entry = listed_entry(stored, shown, each) if detail or kind is Kind.SYMLINK else None
                     if entry is None or entry["type"] != "link":
                         yield shown, entry
 
@@ -425,63 +423,3 @@ def _raised(error: ArtifactError, raising: bool) -> OSError:
         if raising:
             raise
         return explained
-
-
-def _time(version: Version) -> float:
-    return datetime.fromisoformat(version.time).timestamp()
-
-
-def _artifact(name: str, state: State) -> Entry:
-    return {"name": name, "type": "directory", "size": 0, "mtime": max(map(_time, state.versions.values()))}
-
-
-def _through_alias(name: str) -> bool:
-    """Whether a listed name (ARTIFACT/VERSION/…) is that of an alias, or leads through one."""
-    _, slash, rest = name.strip("/").partition("/")
-    return bool(slash) and number_of(rest.partition("/")[0]) is None
-
-
-def _versions(name: str, state: State) -> list[Entry]:
-    """The versions of an artifact, and its aliases, in order."""
-    entries: list[Entry] = []
-    for number, version in state.versions.items():
-        digest = version.digest.hex()
-        fields = {"size": 0, "mtime": _time(version), "version": f"v{number}", "digest": digest, "ETag": digest}
-        entries.append({"name": f"{name}/v{number}", "type": "directory", **fields})
-        aliases = sorted(alias for alias, meant in state.aliases.items() if meant == number)
-        link = {"islink": True, "destination": f"v{number}"}
-        entries += ({"name": f"{name}/{alias}", "type": "directory", **fields, **link} for alias in aliases)
-    return entries
-
-
-def _entry(stored: Stored, name: str, row: int) -> Entry:
-    """A row that is no symlink."""
-    table = stored.table
-    folder, digest = table.kind(row) is Kind.DIRECTORY, table.digest(row).hex()
-    return {
-        "name": name,
-        "type": "directory" if folder else "file",
-        "size": 0 if folder else table.size(row),
-        "mtime": _time(stored.version) if folder else table.mtime(row) / 1e9,
-        "version": f"v{stored.number}",
-        "digest": digest,
-        "ETag": digest,
-    }
-
-
-def _link(stored: Stored, row: int) -> Entry:
-    kept = stored.row(row)
-    return {"islink": True, "destination": os.fsdecode(kept.run.target(kept.row))}
-
-
-def _listed_entry(stored: Stored, name: str, row: int) -> Entry:
-    """A row as a listing has it."""
-    table = stored.table
-    if table.kind(row) is not Kind.SYMLINK:
-        return _entry(stored, name, row)
-    link = _link(stored, row)
-    with suppress(MissingEntryError, NotDirectoryError):
-        leads_to = stored.locate(path_of(table.directory_of(row), table.name(row)))
-        if table.kind(leads_to) is not Kind.DIRECTORY:
-            return _entry(stored, name, leads_to) | link
-    return _entry(stored, name, row) | link | {"type": "link", "mtime": _time(stored.version)}

@@ -74,6 +74,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("daemon",),
     ("workspace",),
     ("api", "api.*"),
+    ("entries",),
     ("", "wandb", "filesystem", "wandb_manifest", "import_wandb"),
     ("cli", "cli.*"),
     ("__main__",),
