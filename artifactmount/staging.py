@@ -326,7 +326,8 @@ class Staging(Staged):
             yield self._listing(key, found, refused)
         if refused:
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
-            raise StagingError(f"cannot be versioned: {', '.join(refused[:5])}{more}; remove them, nothing was committed")
+            todo = "remove them, or name them in .artifactignore; nothing was committed"
+            raise StagingError(f"cannot be versioned: {', '.join(refused[:5])}{more}; {todo}")
 
     def _sift(
         self, key: bytes, found: Listed, known: Container[bytes], rules: IgnoreRules, *, outside: bool
